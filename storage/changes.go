@@ -37,7 +37,8 @@ func newRing(limit int, floor uint64) *ring {
 // recordWeight is what a record in the ring weighs beside key and value.
 const recordWeight = 256
 
-func (r *ring) publish(seq uint64, staged []Staged) {
+// add puts a commit into the ring; announce then wakes those who wait.
+func (r *ring) add(seq uint64, staged []Staged) {
 	commit := Commit{Seq: seq, Changes: make([]Change, len(staged))}
 	weight := 0
 	for i := range staged {
@@ -55,6 +56,11 @@ func (r *ring) publish(seq uint64, staged []Staged) {
 		drop++
 	}
 	r.commits, r.bytes = r.commits[drop:], r.bytes[drop:]
+}
+
+func (r *ring) announce() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	close(r.wake)
 	r.wake = make(chan struct{})
 }

@@ -242,8 +242,9 @@ func (c *commit) apply() error {
 	return nil
 }
 
-// publish makes a durable commit visible: the tree first, so that no reader of
-// the sequence finds a tree that is behind it.
+// publish makes a durable commit visible: tree and ring first, so that who sees
+// the sequence finds the commit in both, and the waiting last, so that nobody
+// wakes to find nothing.
 func (c *commit) publish() {
 	s := c.s
 	if len(c.changes) == 0 {
@@ -258,12 +259,13 @@ func (c *commit) publish() {
 			}
 		}
 	})
+	s.ring.add(c.seq, c.changes)
 	s.seq.Store(c.seq)
 	s.counters.commits.Add(1)
 	for bucket := range c.recount {
 		s.recountNow(bucket)
 	}
-	s.ring.publish(c.seq, c.changes)
+	s.ring.announce()
 	for _, h := range s.opts.Hooks {
 		h.Committed(c.seq, c.changes)
 	}

@@ -87,13 +87,16 @@ func badgerOptions(o Options) badger.Options {
 	b.DetectConflicts = false
 	b.MetricsEnabled = false
 
-	// Memory: one memtable being filled and at most two being flushed (with one
-	// only, writers stall while it is flushed), and caches from what the budget
-	// leaves. The defaults would take 5 x 64 MiB, 256 MiB of block cache, and an
-	// index cache without bound.
+	// Memory: one memtable being filled and at most two being flushed (one
+	// where the budget is small: writers then wait while it is flushed), and
+	// caches from what the budget leaves. The defaults would take 5 x 64 MiB,
+	// 256 MiB of block cache, and an index cache without bound.
 	b.MemTableSize = memtableSize
 	b.NumMemtables = 2
-	cache := max((o.MemoryBudget-3*memtableSize)/4, 8<<20)
+	if o.MemoryBudget < 4*memtableSize {
+		b.NumMemtables = 1
+	}
+	cache := max((o.MemoryBudget-int64(1+b.NumMemtables)*memtableSize)/4, 8<<20)
 	b.BlockCacheSize = cache
 	b.IndexCacheSize = cache
 	// A block is decompressed as a whole for one read: with 4 KiB, point reads
