@@ -122,7 +122,11 @@ func (c *commit) remember(ref types.Ref, rec *types.Record) {
 // put makes rec current in place of old, which is what record gave, or nil.
 func (c *commit) put(rec types.Record, old *types.Record, unit int) {
 	e := merkle.EntryOf(&rec)
-	c.set(recordKey(rec.Ref), codec.Append(make([]byte, 0, codec.Size(&rec)), &rec))
+	encoded := codec.Append(make([]byte, 0, codec.Size(&rec)), &rec)
+	// The ring keeps the value: as a part of this, so that it does not keep the
+	// whole body in which the record came.
+	rec.Value = codec.ValueOf(encoded, len(rec.Value))
+	c.set(recordKey(rec.Ref), encoded)
 	if old == nil {
 		c.set(hashKey(e.Hash, rec.Ref), nil)
 	} else {

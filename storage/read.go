@@ -107,7 +107,7 @@ func (s *Store) reportCorrupt(err error) {
 
 // ByHash gives the records, tombstones included, whose key hash is hash:
 // nearly always one. What cannot be read is left out.
-func (s *Store) ByHash(hash uint64) ([]types.Record, error) {
+func (s *Store) ByHash(hash uint64) []types.Record {
 	txn := s.snapshot()
 	defer txn.Discard()
 	var out []types.Record
@@ -121,7 +121,7 @@ func (s *Store) ByHash(hash uint64) ([]types.Record, error) {
 		out = append(out, rec)
 		return true
 	})
-	return out, nil
+	return out
 }
 
 // Versions calls fn with the versions of ref that were current at the end of

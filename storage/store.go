@@ -56,10 +56,14 @@ const minWait = time.Second
 // submit.
 const queueLen = 4096
 
+// poolRandomness makes version ids cheap: they need to be unique, not secret.
+// Once, because it must not run while ids are made.
+var poolRandomness = sync.OnceFunc(uuid.EnableRandPool)
+
 // Open opens the data directory, or makes a new one.
 func Open(o Options) (_ *Store, err error) {
 	o = o.withDefaults()
-	uuid.EnableRandPool() // version ids need to be unique, not secret
+	poolRandomness()
 	s := &Store{
 		opts: o, log: o.Log,
 		queue: make(chan *call, queueLen), stop: make(chan struct{}), stopped: make(chan struct{}),

@@ -111,11 +111,11 @@ func (s *Store) countAll(txn *badger.Txn) *merkle.Tree {
 }
 
 // Bucket lists a Merkle bucket: hash and digest of each record that can be
-// read.
-func (s *Store) Bucket(bucket uint32) ([]merkle.Entry, error) {
+// read, by ascending hash.
+func (s *Store) Bucket(bucket uint32) []merkle.Entry {
 	txn := s.snapshot()
 	defer txn.Discard()
-	return s.bucket(txn, bucket), nil
+	return s.bucket(txn, bucket)
 }
 
 func (s *Store) bucket(txn *badger.Txn, bucket uint32) []merkle.Entry {

@@ -34,7 +34,6 @@ package codec
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -250,27 +249,8 @@ func (d *decoder) context() types.Context {
 	return out
 }
 
-// Header is the fixed beginning of a record: what a listing needs without
-// reading the rest. PeekHeader does not verify the checksum.
-type Header struct {
-	Flags     types.Flags
-	NS        types.Namespace
-	Timestamp types.Timestamp
-	Origin    types.NodeID
-	UUID      types.VersionID
-}
-
-// ErrShort says that there are too few bytes for a header.
-var ErrShort = errors.New("record is cut short")
-
-// PeekHeader reads the header of an encoded record.
-func PeekHeader(b []byte) (h Header, err error) {
-	if len(b) < fixed || b[0] != Version {
-		return h, ErrShort
-	}
-	h.Flags, h.NS = types.Flags(b[1]), types.Namespace(b[2])
-	h.Timestamp = types.Timestamp(binary.BigEndian.Uint64(b[3:]))
-	copy(h.Origin[:], b[11:])
-	copy(h.UUID[:], b[35:])
-	return h, nil
+// ValueOf gives the value, of length n, within the encoding of one record.
+func ValueOf(encoded []byte, n int) []byte {
+	end := len(encoded) - trailer
+	return encoded[end-n : end : end]
 }

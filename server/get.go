@@ -1,0 +1,73 @@
+package server
+
+import (
+	"net/http"
+
+	"kvs/types"
+)
+
+// get answers GET and HEAD of a key. It is the hot path: without parameters and
+// preconditions it does no more than read the record and append the answer.
+func (a *api) get(w http.ResponseWriter, r *http.Request) error {
+	key, err := keyOf(r)
+	if err != nil {
+		return err
+	}
+	p, err := parseParams(r, "raw", "revisions")
+	if err != nil {
+		return err
+	}
+	if revisions, err := p.flag("revisions"); err != nil {
+		return err
+	} else if revisions {
+		return a.revisions(r.Context(), w, key, p)
+	}
+	raw, err := p.flag("raw")
+	if err != nil {
+		return err
+	}
+	cond, err := parseConditions(r.Header)
+	if err != nil {
+		return err
+	}
+	rec, err := a.read(r.Context(), types.DataRef(key))
+	if err != nil {
+		return err
+	}
+	if cond.match != nil && !cond.match.strong(rec.UUID) {
+		return preconditionFail.refuse("If-Match: the current version is %s", rec.UUID)
+	}
+	w.Header()["Etag"] = etagOf(rec.UUID)
+	if cond.noneMatch != nil && cond.noneMatch.weak(rec.UUID) {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	if raw {
+		sendRaw(w, &rec)
+		return nil
+	}
+	writeJSON(w, http.StatusOK, func(b []byte) []byte {
+		b = append(b, '{')
+		b = appendRecord(b, &rec, true)
+		return append(b, '}', '\n')
+	})
+	return nil
+}
+
+// sendRaw answers with the value itself. What somebody stored must not run as a
+// page of this origin, whatever its content type says.
+func sendRaw(w http.ResponseWriter, rec *types.Record) {
+	h := w.Header()
+	h["X-Content-Type-Options"] = []string{"nosniff"}
+	h["Content-Security-Policy"] = []string{"default-src 'none'; sandbox"}
+	send(w, http.StatusOK, []string{contentType(rec)}, rec.Value)
+}
+
+// etagOf is the ETag header of a version.
+func etagOf(id types.VersionID) []string {
+	b := make([]byte, 0, 38)
+	b = append(b, '"')
+	b = appendUUID(b, id)
+	b = append(b, '"')
+	return []string{string(b)}
+}
