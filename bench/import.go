@@ -17,35 +17,42 @@ import (
 
 const generatedDocs = 60_000
 
-// documents gives the file to import, the number of documents in it, and the
-// bytes of their values.
-func (b *bench) documents() (path string, count int, payload int64, err error) {
-	path = b.docs
-	if path == "" {
-		path = filepath.Join(b.dir, "documents.jsonl")
-		if err := generate(path); err != nil {
-			return "", 0, 0, err
+// documents is a file to import.
+type documents struct {
+	path    string
+	count   int   // lines
+	keys    int   // distinct
+	payload int64 // bytes of all values
+}
+
+func (b *bench) documents() (d documents, err error) {
+	d.path = b.docs
+	if d.path == "" {
+		d.path = filepath.Join(b.dir, "documents.jsonl")
+		if err := generate(d.path); err != nil {
+			return d, err
 		}
 	}
-	f, err := os.Open(path)
+	f, err := os.Open(d.path)
 	if err != nil {
-		return "", 0, 0, err
+		return d, err
 	}
 	defer f.Close()
 	var r io.Reader = f
 	switch {
-	case strings.HasSuffix(path, ".zst"):
+	case strings.HasSuffix(d.path, ".zst"):
 		z, err := zstd.NewReader(f)
 		if err != nil {
-			return "", 0, 0, err
+			return d, err
 		}
 		defer z.Close()
 		r = z
-	case strings.HasSuffix(path, ".gz"):
+	case strings.HasSuffix(d.path, ".gz"):
 		if r, err = gzip.NewReader(f); err != nil {
-			return "", 0, 0, err
+			return d, err
 		}
 	}
+	keys := map[string]bool{}
 	lines := json.NewDecoder(r)
 	for {
 		var line struct {
@@ -53,12 +60,14 @@ func (b *bench) documents() (path string, count int, payload int64, err error) {
 			Value json.RawMessage `json:"value"`
 		}
 		if err := lines.Decode(&line); err == io.EOF {
-			return path, count, payload, nil
+			d.keys = len(keys)
+			return d, nil
 		} else if err != nil {
-			return "", 0, 0, err
+			return d, err
 		}
-		count++
-		payload += int64(len(line.Value))
+		keys[line.Key] = true
+		d.count++
+		d.payload += int64(len(line.Value))
 	}
 }
 
@@ -81,7 +90,7 @@ func generate(path string) error {
 }
 
 func runImport(ctx context.Context, b *bench) error {
-	path, count, payload, err := b.documents()
+	docs, err := b.documents()
 	if err != nil {
 		return err
 	}
@@ -104,19 +113,19 @@ func runImport(ctx context.Context, b *bench) error {
 		}
 	}
 	begin := time.Now()
-	cmd := exec.CommandContext(ctx, b.binary, "import", "--url", "http://"+nodes[0].addr, path)
+	cmd := exec.CommandContext(ctx, b.binary, "import", "--url", "http://"+nodes[0].addr, docs.path)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("import: %w\n%s", err, out)
 	}
 	imported := time.Since(begin)
-	if err := equalRoots(ctx, nodes, count, 2*time.Minute); err != nil {
+	if err := equalRoots(ctx, nodes, docs.keys, 2*time.Minute); err != nil {
 		return err
 	}
 	everywhere := time.Since(begin)
 
 	var wire float64
 	for _, n := range nodes {
-		bytes, err := n.metric("kvs_peer_sent_bytes_total")
+		bytes, err := n.metric("kvs_node_sent_bytes_total")
 		if err != nil {
 			return err
 		}
@@ -126,9 +135,9 @@ func runImport(ctx context.Context, b *bench) error {
 	if b.docs != "" {
 		command += " -docs FILE"
 	}
-	per := float64(payload)
-	b.report(row{"import into one of three until all roots are equal", fmt.Sprintf("%.0f documents/s", float64(count)/everywhere.Seconds()),
-		fmt.Sprintf("%d documents of %d bytes; the import itself %.0f/s", count, payload/int64(count), float64(count)/imported.Seconds()), command})
+	per := float64(docs.payload)
+	b.report(row{"import into one of three until all roots are equal", fmt.Sprintf("%.0f documents/s", float64(docs.count)/everywhere.Seconds()),
+		fmt.Sprintf("%d documents of %d bytes; the import itself %.0f/s", docs.count, docs.payload/int64(docs.count), float64(docs.count)/imported.Seconds()), command})
 	b.report(row{"bytes between nodes per payload byte and copy", fmt.Sprintf("%.2f", wire/per/2), "two further copies", command})
 	for _, n := range nodes {
 		anonymous, resident, err := n.memory()

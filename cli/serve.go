@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -33,12 +34,23 @@ func serve(cmd *cobra.Command, args []string, p Process) error {
 	if err != nil {
 		return err
 	}
+	limitMemory(cfg.MemoryBudget)
 	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.LogLevel}))
 	node, err := server.New(cfg, server.Options{Version: p.Version, Log: log})
 	if err != nil {
 		return plain(err)
 	}
 	return plain(node.Run(cmd.Context()))
+}
+
+// limitMemory makes the garbage collector keep the process near its budget, and
+// not let it double between two runs; GOMEMLIMIT, where it is set, has the say.
+// The eighth is for what comes and goes: the collector would otherwise run all
+// the time while tables are built.
+func limitMemory(budget int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(budget + budget/8)
+	}
 }
 
 // configFile gives the file to read: the one that is named, which must be there;

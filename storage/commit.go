@@ -101,6 +101,11 @@ func (c *commit) record(ref types.Ref) (*types.Record, error) {
 	if rec, ok := c.current[ref]; ok {
 		return rec, nil
 	}
+	cached, ok, ticket := c.s.cache.get(ref)
+	if ok {
+		c.remember(ref, &cached)
+		return &cached, nil
+	}
 	rec, err := readRecord(c.read, ref)
 	if err != nil {
 		if errors.Is(err, types.ErrNotFound) {
@@ -109,6 +114,7 @@ func (c *commit) record(ref types.Ref) (*types.Record, error) {
 		}
 		return nil, err
 	}
+	c.s.cache.fill(rec, ticket)
 	c.remember(ref, &rec)
 	return &rec, nil
 }
@@ -265,6 +271,11 @@ func (c *commit) publish() {
 	})
 	s.ring.add(c.seq, c.changes)
 	s.seq.Store(c.seq)
+	// After the sequence: a reader who got a ticket after this must not find
+	// the state before it.
+	for i := range c.changes {
+		s.cache.commit(c.changes[i].New)
+	}
 	s.counters.commits.Add(1)
 	for bucket := range c.recount {
 		s.recountNow(bucket)

@@ -31,7 +31,7 @@ type Options struct {
 	FreeDisk        func(string) (int64, error) // bytes free for a directory; nil asks the file system
 	CheckpointEvery time.Duration               // 0 = 30s
 	ScrubEvery      time.Duration               // 0 = 1h; negative = never
-	RingBytes       int                         // of recent changes kept in memory; 0 = 16 MiB
+	RingBytes       int                         // of recent changes kept in memory; 0 = 8 MiB
 	Log             *slog.Logger                // nil = slog.Default
 }
 
@@ -43,7 +43,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.TombstoneGrace, time.Hour)
 	setDefault(&o.CheckpointEvery, 30*time.Second)
 	setDefault(&o.ScrubEvery, time.Hour)
-	setDefault(&o.RingBytes, 16<<20)
+	setDefault(&o.RingBytes, 8<<20)
 	if o.Wall == nil {
 		o.Wall = time.Now
 	}
@@ -65,9 +65,9 @@ func setDefault[T comparable](v *T, d T) {
 
 const (
 	// memtableSize bounds a transaction too: Badger takes 15 % of it, which at
-	// 48 MiB lets through the largest atomic batch of MaxBatchOps operations
+	// 36 MiB lets through the largest atomic batch of MaxBatchOps operations
 	// (1 KiB keys, values just below valueThreshold).
-	memtableSize = 48 << 20
+	memtableSize = 36 << 20
 	// valueThreshold: larger records go to the value log, which is not
 	// compressed and has to be collected, but is written once only. Below it,
 	// records stay in the compressed tables beside their keys.
@@ -87,18 +87,18 @@ func badgerOptions(o Options) badger.Options {
 	b.DetectConflicts = false
 	b.MetricsEnabled = false
 
-	// Memory: one memtable being filled and at most two being flushed (one
-	// where the budget is small: writers then wait while it is flushed), and
-	// caches from what the budget leaves. The defaults would take 5 x 64 MiB,
-	// 256 MiB of block cache, and an index cache without bound.
+	// Memory: one memtable is being filled and one being flushed, each a third
+	// larger than its size; NumMemtables is how many more wait in between. A
+	// flush takes less time than filling the next one. Tables are built in
+	// memory, several at a time, at twice their size. The defaults would take
+	// 7 x 64 MiB of memtables, 256 MiB of block cache, and an index cache without
+	// bound.
 	b.MemTableSize = memtableSize
-	b.NumMemtables = 2
-	if o.MemoryBudget < 4*memtableSize {
-		b.NumMemtables = 1
-	}
-	cache := max((o.MemoryBudget-int64(1+b.NumMemtables)*memtableSize)/4, 8<<20)
-	b.BlockCacheSize = cache
-	b.IndexCacheSize = cache
+	b.NumMemtables = 0
+	b.BaseTableSize = max(1<<20, o.MemoryBudget/256)
+	b.TableSizeMultiplier = 1
+	b.BlockCacheSize = o.MemoryBudget / 10
+	b.IndexCacheSize = o.MemoryBudget / 10
 	// A block is decompressed as a whole for one read: with 4 KiB, point reads
 	// stay cheap and ZSTD still finds most of what repeats.
 	b.BlockSize = 4 << 10

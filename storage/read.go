@@ -44,9 +44,16 @@ func (s *Store) Get(ref types.Ref) (types.Record, error) {
 // Lookup gives the current record of ref, be it a tombstone or expired. Errors
 // as Get.
 func (s *Store) Lookup(ref types.Ref) (types.Record, error) {
+	rec, ok, ticket := s.cache.get(ref)
+	if ok {
+		return rec, nil
+	}
 	txn := s.snapshot()
 	defer txn.Discard()
 	rec, err := readRecord(txn, ref)
+	if err == nil {
+		s.cache.fill(rec, ticket)
+	}
 	if errors.Is(err, types.ErrNotFound) {
 		err = missing(txn, ref)
 	}

@@ -29,6 +29,7 @@ type Store struct {
 	disk     *disk
 	tree     *merkle.Tree // changed by the committer only
 	ring     *ring
+	cache    *cache
 
 	seq        atomic.Uint64 // newest durable and visible commit
 	txnBytes   int           // greatest transaction
@@ -96,14 +97,16 @@ func Open(o Options) (_ *Store, err error) {
 			s.db.Close()
 		}
 	}()
-	// Three quarters of what Badger would take: entrySize is an estimate.
-	s.txnBytes, s.txnEntries = int(s.db.MaxBatchSize()*3/4), int(s.db.MaxBatchCount()*3/4)
+	// A little less than what Badger takes: entrySize is an estimate, if one that
+	// errs upwards.
+	s.txnBytes, s.txnEntries = int(s.db.MaxBatchSize())-64<<10, int(s.db.MaxBatchCount()*3/4)
 	s.seq.Store(max(s.db.MaxVersion(), s.ceiling.seq.Load(), 1))
 	if err := s.loadTree(); err != nil {
 		return nil, err
 	}
 	s.db.SetDiscardTs(s.checkpointed)
 	s.ring = newRing(o.RingBytes, s.seq.Load())
+	s.cache = newCache(o.MemoryBudget / 16)
 
 	if err := s.loadIdentity(); err != nil {
 		return nil, err
@@ -116,7 +119,7 @@ func Open(o Options) (_ *Store, err error) {
 	s.background.Go(func() { s.keepCheckpoints(ctx) })
 	s.background.Go(func() { s.collectValueLog(ctx) })
 	if o.ScrubEvery > 0 {
-		s.background.Go(func() { s.keepScrubbing(ctx) })
+		s.background.Go(func() { s.keepScrubbing(ctx, existed) })
 	}
 	return s, nil
 }

@@ -71,12 +71,9 @@ func (s *Store) collectValueLog(ctx context.Context) {
 // scrubDelay lets a node that just started serve before it reads everything.
 const scrubDelay = 10 * time.Second
 
-func (s *Store) keepScrubbing(ctx context.Context) {
-	select {
-	case <-time.After(min(scrubDelay, s.opts.ScrubEvery)):
-	case <-ctx.Done():
-		return
-	}
+// keepScrubbing scrubs soon after the start, unless there was nothing at the
+// start, and then at intervals.
+func (s *Store) keepScrubbing(ctx context.Context, soon bool) {
 	scrub := func() {
 		if found, err := s.Scrub(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("scrub failed", "error", err)
@@ -84,7 +81,14 @@ func (s *Store) keepScrubbing(ctx context.Context) {
 			s.log.Error("scrub: records on disk are damaged or lost; they will be fetched from other nodes", "merkle_buckets", found)
 		}
 	}
-	scrub()
+	if soon {
+		select {
+		case <-time.After(min(scrubDelay, s.opts.ScrubEvery)):
+			scrub()
+		case <-ctx.Done():
+			return
+		}
+	}
 	every(ctx, s.opts.ScrubEvery, scrub)
 }
 

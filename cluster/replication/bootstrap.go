@@ -15,8 +15,8 @@ import (
 const (
 	pathStream = "/sync/stream"
 
-	pageBytes = maxBatch // of one page of the stream
-	pagesHeld = 2        // fetched ahead of what is being applied
+	pageBytes = maxBatch / 2 // of one page of the stream
+	pagesHeld = 1            // fetched ahead of what is being applied
 
 	// joiningTimeout bounds the wait for the first contact, and sourceTimeout that
 	// for a member to be filled from, before the node serves what it has: a store
