@@ -2,7 +2,7 @@ GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 5s
 
-.PHONY: build test race check lint fuzz integration bench clean
+.PHONY: build test race check lint fuzz chaos integration bench clean
 
 build:
 	$(GO) build -o kvs .
@@ -29,6 +29,11 @@ fuzz:
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package | tail -n 1; \
 		done; \
 	done
+
+# chaos simulates cuts, losses and restarts over many seeds.
+SEEDS ?= 200
+chaos:
+	$(GO) test ./cluster -run Chaos -seeds $(SEEDS) -timeout 60m
 
 integration: build
 	KVS=./kvs ./integration_test.sh

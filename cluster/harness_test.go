@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,11 +24,17 @@ import (
 	"kvs/utils/oneport"
 )
 
-const seed = 20240611
+const firstSeed = 20240611
+
+var seeds = flag.Int("seeds", 1, "how many seeds the chaos test runs through")
 
 // simulated runs fn with simulated time over an in-memory network, on stores on
 // disk.
 func simulated(t *testing.T, fn func(t *testing.T, fabric *faultnet.Fabric)) {
+	simulatedSeed(t, firstSeed, fn)
+}
+
+func simulatedSeed(t *testing.T, seed uint64, fn func(t *testing.T, fabric *faultnet.Fabric)) {
 	synctest.Test(t, func(t *testing.T) {
 		t.Logf("seed %d", seed)
 		// Runs last: memberlist does not wait for a probe that is under way, and

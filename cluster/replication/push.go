@@ -178,14 +178,19 @@ func unitsOf(changes []feed.Change, owned func(*types.Record) bool) (units [][]t
 	return units
 }
 
-// owned says of records whether this node is the one that pushes them to peer.
+// owned says of records whether this node is one that pushes them to peer: its
+// own, and losers of conflicts. Those have the loser's origin, which may not be
+// there any more or never see the conflict, so whoever comes to hold one passes
+// it on. That ends by itself: they are written once, and who has one already
+// passes nothing on.
 func (r *Replicator) owned(peer types.NodeID) func(*types.Record) bool {
 	r.mu.Lock()
 	nodes := r.nodes
 	r.mu.Unlock()
 	everybody := r.o.Placement.Everybody(len(nodes))
 	return func(rec *types.Record) bool {
-		return rec.Origin == r.o.Self && (everybody || r.o.Placement.Holds(peer, merkle.KeyHash(rec.Ref), nodes))
+		mine := rec.Origin == r.o.Self || rec.NS == types.NSConflicts
+		return mine && (everybody || r.o.Placement.Holds(peer, merkle.KeyHash(rec.Ref), nodes))
 	}
 }
 

@@ -98,8 +98,12 @@ func TestErrorsAreTyped(t *testing.T) {
 
 func TestAnswersThatAreNoProblem(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
-		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", 307) },
-		"html":     func(w http.ResponseWriter, r *http.Request) { http.Error(w, strings.Repeat("<p>", 100_000), 502) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://192.0.2.1/", http.StatusTemporaryRedirect)
+		},
+		"html": func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, strings.Repeat("<p>", 100_000), http.StatusBadGateway)
+		},
 	} {
 		_, err := newClient(t, Options{}).Call(t.Context(), serve(t, h), "/x", nil)
 		var e *Error
