@@ -185,9 +185,12 @@ func (r *Replicator) persist(ctx context.Context) {
 			p.dirty = true
 			p.mu.Unlock()
 		}
-		if !errors.Is(err, context.Canceled) {
+		if !errors.Is(err, context.Canceled) && !r.persistFails {
+			r.persistFails = true // said once
 			r.log.Warn("the cursors of replication were not stored; after a crash more is sent again", "error", err)
 		}
+	} else {
+		r.persistFails = false
 	}
 }
 

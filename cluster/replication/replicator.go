@@ -27,6 +27,8 @@ type Replicator struct {
 
 	done, total atomic.Uint64 // records, of the bootstrap
 
+	persistFails bool // the persist loop's
+
 	pushedRecords, pushBytes, receivedRecords      atomic.Uint64
 	syncRounds, syncMoved, syncBytes, syncFailures atomic.Uint64
 
