@@ -20,7 +20,7 @@ const module = "kvs"
 // features.
 var mayImport = map[string][]string{
 	".":        {"cli", "server", "config"},
-	"cli":      {"client", "config", "auth", "server", "storage/...", "cluster/...", "types", "utils/..."},
+	"cli":      {"client", "config", "auth", "server", "types", "utils/..."},
 	"server":   {"auth", "cluster/...", "config", "features/...", "storage/...", "types", "utils/..."},
 	"client":   {"types"},
 	"cluster":  {"types", "utils/...", "storage/codec", "storage/feed", "storage/merkle"},

@@ -6,16 +6,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"kvs/config"
-	"kvs/storage"
+	"kvs/server"
 	"kvs/types"
 )
 
@@ -54,26 +51,28 @@ func makeConflict(ctx context.Context, out io.Writer, dirs [2]string, key types.
 	// Some seconds ago, so that a node which is started at once need not wait for
 	// its clock to pass what it wrote last.
 	written := time.Now().Add(-10 * time.Second).Truncate(time.Millisecond)
-	var sides [2]side
+	var records [2]types.Record
 	for i, dir := range dirs {
-		sides[i] = side{
-			dir:     dir,
-			joined:  written.Add(time.Duration(i-2) * time.Hour),
-			written: written,
-			value:   fmt.Sprintf(`"written in directory %d"`, i+1),
-		}
-		if err := sides[i].make(ctx, key); err != nil {
+		var err error
+		records[i], err = server.OfflineWrite{
+			Dir:     dir,
+			Joined:  written.Add(time.Duration(i-2) * time.Hour),
+			Written: written,
+			Key:     key,
+			Value:   fmt.Appendf(nil, `"written in directory %d"`, i+1),
+		}.Do(ctx)
+		if err != nil {
 			return fmt.Errorf("%s: %w", dir, err)
 		}
 	}
-	a, b := sides[0].record, sides[1].record
+	a, b := records[0], records[1]
 	if a.Timestamp != b.Timestamp || a.OriginJoined >= b.OriginJoined {
 		return fmt.Errorf("the two writes have the timestamps %d and %d, which should be equal, of nodes that joined at %d and %d",
 			a.Timestamp, b.Timestamp, a.OriginJoined, b.OriginJoined)
 	}
-	for _, s := range sides {
-		if _, err := fmt.Fprintf(out, "%s: key %s = %s, timestamp %d, version %s, node %s joined %s\n", s.dir, key, s.record.Value,
-			s.record.Timestamp.Millis(), s.record.UUID, s.record.Origin, when(s.record.OriginJoined)); err != nil {
+	for i, rec := range records {
+		if _, err := fmt.Fprintf(out, "%s: key %s = %s, timestamp %d, version %s, node %s joined %s\n", dirs[i], key, rec.Value,
+			rec.Timestamp.Millis(), rec.UUID, rec.Origin, when(rec.OriginJoined)); err != nil {
 			return err
 		}
 	}
@@ -100,41 +99,4 @@ func checkNew(dirs [2]string) error {
 		return usagef("DIR1 and DIR2 are the same directory")
 	}
 	return nil
-}
-
-// side is one of the two directories.
-type side struct {
-	dir             string
-	joined, written time.Time
-	value           string
-	record          types.Record // what was stored
-}
-
-// make opens the store with a clock that stands still: first when the node
-// joined, which the new directory's identity records, then when it wrote.
-func (s *side) make(ctx context.Context, key types.Key) (err error) {
-	defaults := config.Default()
-	var now atomic.Int64 // Unix milliseconds; the store reads it in several goroutines
-	now.Store(s.joined.UnixMilli())
-	store, err := storage.Open(storage.Options{
-		Dir:              s.dir,
-		SyncWrites:       true,
-		Compression:      defaults.CompressionEnabled,
-		CompressionLevel: defaults.CompressionLevel,
-		RevisionLimit:    defaults.RevisionLimit,
-		DefaultMeta:      types.Meta{Owner: "root", Group: "root", Mode: defaults.DefaultMode},
-		Wall:             func() time.Time { return time.UnixMilli(now.Load()) },
-		Log:              slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	now.Store(s.written.UnixMilli())
-	results, err := store.Write(ctx, []storage.Op{{Kind: storage.OpPut, Ref: types.DataRef(key), Value: []byte(s.value)}}, false)
-	if err != nil {
-		return err
-	}
-	s.record = results[0].Record
-	return results[0].Err
 }
