@@ -23,6 +23,9 @@ const (
 	spacePurge = 'p'
 	// SpaceLog: n 8 -> entry of the tamper log. Reserved.
 	SpaceLog = 'l'
+	// spaceFlush: a single key, which is there only while it is being dropped
+	// again; see flush.
+	spaceFlush = 'x'
 	// spaceMeta: name -> value. Peers' cursors and marks, horizon.
 	spaceMeta = 'm'
 )

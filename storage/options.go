@@ -33,6 +33,8 @@ type Options struct {
 	ScrubEvery      time.Duration               // 0 = 1h; negative = never
 	RingBytes       int                         // of recent changes kept in memory; 0 = 8 MiB
 	Log             *slog.Logger                // nil = slog.Default
+
+	valueLogFile int64 // bytes of one file; 0 = 256 MiB
 }
 
 func (o Options) withDefaults() Options {
@@ -44,6 +46,9 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.CheckpointEvery, 30*time.Second)
 	setDefault(&o.ScrubEvery, time.Hour)
 	setDefault(&o.RingBytes, 8<<20)
+	// Small beside Badger's 1 GiB because a file is collected as a whole, and
+	// mapped at twice its size.
+	setDefault(&o.valueLogFile, 256<<20)
 	if o.Wall == nil {
 		o.Wall = time.Now
 	}
@@ -72,9 +77,6 @@ const (
 	// compressed and has to be collected, but is written once only. Below it,
 	// records stay in the compressed tables beside their keys.
 	valueThreshold = 2 << 10
-	// valueLogFile is small beside Badger's 1 GiB because a file is collected
-	// as a whole, and mapped at twice its size.
-	valueLogFile = 256 << 20
 )
 
 // badgerOptions are Badger's defaults, but for what is explained here.
@@ -104,7 +106,7 @@ func badgerOptions(o Options) badger.Options {
 	b.BlockSize = 4 << 10
 
 	b.ValueThreshold = valueThreshold
-	b.ValueLogFileSize = valueLogFile
+	b.ValueLogFileSize = o.valueLogFile
 	// Four compactors, the default, would take both cores of a small machine.
 	b.NumCompactors = 2
 

@@ -117,7 +117,7 @@ func Open(o Options) (_ *Store, err error) {
 	s.cancel = cancel
 	s.background.Go(func() { s.watchDisk(ctx) })
 	s.background.Go(func() { s.keepCheckpoints(ctx) })
-	s.background.Go(func() { s.collectValueLog(ctx) })
+	s.background.Go(func() { s.keepCollecting(ctx) })
 	if o.ScrubEvery > 0 {
 		s.background.Go(func() { s.keepScrubbing(ctx, existed) })
 	}

@@ -53,19 +53,64 @@ func (s *Store) keepCheckpoints(ctx context.Context) {
 // at a time, and only one of which half is garbage.
 const valueLogEvery = 5 * time.Minute
 
-func (s *Store) collectValueLog(ctx context.Context) {
+// valueLogGrowth is by how many bytes the value log grows before a flush.
+const valueLogGrowth = 512 << 20
+
+func (s *Store) keepCollecting(ctx context.Context) {
+	_, flushedAt := s.db.Size()
 	every(ctx, valueLogEvery, func() {
-		for ctx.Err() == nil && !s.disk.full.Load() {
-			err := s.db.RunValueLogGC(0.5)
-			if err == nil {
-				continue // it freed a file; there may be another
-			}
-			if !errors.Is(err, badger.ErrNoRewrite) && !errors.Is(err, badger.ErrRejected) {
-				s.log.Error("value log collection failed", "error", err)
-			}
+		if s.disk.full.Load() {
 			return
 		}
+		// Badger's sizes are up to a minute old, which does not matter here.
+		if _, size := s.db.Size(); size-flushedAt > valueLogGrowth {
+			if err := s.flush(); err != nil {
+				s.log.Error("flushing the tables failed", "error", err)
+				return
+			}
+			flushedAt = size
+		}
+		if err := s.collectValueLog(ctx); err != nil {
+			s.log.Error("value log collection failed", "error", err)
+		}
 	})
+}
+
+// collectValueLog rewrites files of the value log of which half is garbage, as
+// far as compactions have found out.
+func (s *Store) collectValueLog(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := s.db.RunValueLogGC(0.5)
+		if errors.Is(err, badger.ErrNoRewrite) || errors.Is(err, badger.ErrRejected) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flush makes Badger write its memtable to a table and compact it, which is how
+// it learns what in the value log is garbage. By itself it does so when a
+// memtable is full, and of large values there are only pointers in it: a few
+// keys overwritten again and again would fill the disk.
+//
+// Badger has no call for that. Dropping a prefix does it, if there is a key with
+// the prefix. It stops reads and writes for as long as it takes, about a second.
+func (s *Store) flush() error {
+	var failed error
+	err := s.inCommitter(func() {
+		txn := s.db.NewTransactionAt(s.seq.Load(), true)
+		defer txn.Discard()
+		if failed = txn.Set([]byte{spaceFlush}, nil); failed != nil {
+			return
+		}
+		if failed = txn.CommitAt(s.seq.Load(), nil); failed == nil {
+			failed = s.db.DropPrefix([]byte{spaceFlush})
+		}
+	})
+	return errors.Join(err, failed)
 }
 
 // scrubDelay lets a node that just started serve before it reads everything.
