@@ -16,7 +16,8 @@ func newMembers() *cobra.Command {
 		Short: "List the nodes of the cluster",
 		Long: `List every node that ever joined the cluster and was not removed, as the asked
 node sees them. BEHIND is how many commits of the asked node a member has not
-acknowledged; members with the same ROOT hold the same data.`,
+acknowledged. ROOT is that of the asked node now, and of the others when it last
+compared with them: "kvs status" asks each whether all hold the same.`,
 		Args: args(cobra.NoArgs),
 	}
 	r := remoteFlags(cmd)

@@ -41,11 +41,15 @@ func (r *remote) connect() (*client.Client, error) {
 	if url == "" {
 		url = os.Getenv("KVS_URL")
 	}
-	c, err := client.New(client.Options{URL: url, Token: os.Getenv("KVS_TOKEN")})
+	c, err := connectTo(url)
 	if err != nil {
 		return nil, usageError{err}
 	}
 	return c, nil
+}
+
+func connectTo(url string) (*client.Client, error) {
+	return client.New(client.Options{URL: url, Token: os.Getenv("KVS_TOKEN")})
 }
 
 // writeFlags are those of commands that write one key.

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +24,9 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show a node, its data and its cluster on one page",
-		Args:  args(cobra.NoArgs),
+		Long: `Show a node, its data and its cluster on one page. Each member that is alive is
+asked at its own address for its Merkle root: equal roots mean equal data.`,
+		Args: args(cobra.NoArgs),
 	}
 	r := remoteFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -41,12 +46,43 @@ func newStatus() *cobra.Command {
 		if s.Members, err = c.Members(ctx); err != nil {
 			return err
 		}
+		askRoots(ctx, s.Members)
 		if r.json() {
 			return printJSON(cmd.OutOrStdout(), s)
 		}
 		return s.print(cmd.OutOrStdout())
 	}
 	return cmd
+}
+
+// askTimeout bounds the asking of one member.
+const askTimeout = 2 * time.Second
+
+// askRoots asks the members that are alive for their roots: what the first node
+// knows of them is as old as its last comparison with each. The root of one that
+// does not answer is empty.
+func askRoots(ctx context.Context, members []client.Member) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range members {
+		m := &members[i]
+		m.Root = ""
+		if m.State != "alive" {
+			continue
+		}
+		wg.Go(func() {
+			c, err := connectTo("http://" + m.Address)
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			if root, err := c.MerkleRoot(ctx); err == nil {
+				m.Root = root.Root
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func (s status) print(out io.Writer) error {

@@ -137,12 +137,18 @@ func (s *Store) finish(c *commit) error {
 		c.read.Discard()
 		return *err
 	}
-	err := c.apply()
-	if err != nil {
-		err = fmt.Errorf("the data directory %s could not be written, and no write is taken until a restart: %w", s.opts.Dir, err)
-		s.broken.Store(&err)
-		s.log.Error("storage failed", "error", err)
+	if err := c.apply(); err != nil {
+		return s.fail(err)
 	}
+	return nil
+}
+
+// fail ends all writing: what Badger holds after a failure is not known until
+// the next start.
+func (s *Store) fail(err error) error {
+	err = fmt.Errorf("the data directory %s could not be written, and no write is taken until a restart: %w", s.opts.Dir, err)
+	s.broken.Store(&err)
+	s.log.Error("storage failed", "error", err)
 	return err
 }
 

@@ -101,6 +101,10 @@ func (s *Store) collectValueLog(ctx context.Context) error {
 func (s *Store) flush() error {
 	var failed error
 	err := s.inCommitter(func() {
+		if err := s.broken.Load(); err != nil {
+			failed = *err
+			return
+		}
 		txn := s.db.NewTransactionAt(s.seq.Load(), true)
 		defer txn.Discard()
 		if failed = txn.Set([]byte{spaceFlush}, nil); failed != nil {
@@ -108,6 +112,9 @@ func (s *Store) flush() error {
 		}
 		if failed = txn.CommitAt(s.seq.Load(), nil); failed == nil {
 			failed = s.db.DropPrefix([]byte{spaceFlush})
+		}
+		if failed != nil {
+			failed = s.fail(failed)
 		}
 	})
 	return errors.Join(err, failed)

@@ -139,13 +139,11 @@ func (r *Replicator) load(p *peer) {
 	p.marks, _ = read(r, metaMarks+p.id.String(), decodeMarks)
 }
 
-// setPosition notes how far pushing is. durable says that it is worth storing:
-// steps over commits without a change are not, because the storing of cursors
-// is such a commit, and would call for the next.
-func (p *peer) setPosition(pos position, durable bool) {
+// setPosition notes how far pushing is; the persist loop stores it.
+func (p *peer) setPosition(pos position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.pos, p.dirty = pos, p.dirty || durable
+	p.pos, p.dirty = pos, true
 }
 
 func (r *Replicator) persistLoop(ctx context.Context) {

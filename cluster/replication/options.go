@@ -38,6 +38,8 @@ type Store interface {
 	Merge(ctx context.Context, units [][]types.Record) ([]feed.Refusal, error)
 	Repair(ctx context.Context, rec types.Record) error
 
+	// Small values of this node. They do not move the sequence: the storing of
+	// cursors would otherwise call for the next.
 	GetMeta(name string) ([]byte, error)
 	PutMeta(ctx context.Context, values map[string][]byte) error
 }

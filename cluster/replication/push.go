@@ -115,7 +115,7 @@ func (s *sender) step(ctx context.Context) (*idleness, error) {
 		r.log.Debug("a peer is behind the recent changes, and is caught up by scanning",
 			"peer", s.to.NodeID, "from", s.pos.Cursor, "to", seq)
 		s.pos.Window, s.pos.After = seq, types.Ref{}
-		s.p.setPosition(s.pos, true)
+		s.p.setPosition(s.pos)
 		return nil, nil
 	}
 	r.acks.idleAt(s.p.id, seq)
@@ -126,20 +126,19 @@ func (s *sender) step(ctx context.Context) (*idleness, error) {
 // cursor past each commit that was acknowledged whole.
 func (s *sender) follow(ctx context.Context, h wire.Header, commits []feed.Commit) error {
 	var batch [][]types.Record
-	size, whole, changes := 0, s.pos.Cursor, false
+	size, whole := 0, s.pos.Cursor
 	flush := func() error {
 		if _, err := s.r.send(ctx, s.to, h, batch); err != nil {
 			return err
 		}
 		batch, size = nil, 0
 		s.pos.Cursor = whole
-		s.p.setPosition(s.pos, changes)
+		s.p.setPosition(s.pos)
 		s.r.acks.advance(s.p.id, whole, 0)
 		return nil
 	}
 	owned := s.r.owned(s.p.id)
 	for _, c := range commits {
-		changes = changes || len(c.Changes) > 0
 		for _, unit := range unitsOf(c.Changes, owned) {
 			n := wire.Size(unit)
 			if size > 0 && size+n > s.limit {
@@ -220,14 +219,14 @@ func (s *sender) scan(ctx context.Context) error {
 	}
 	s.pos.After = next
 	if failed != nil {
-		s.p.setPosition(s.pos, true)
+		s.p.setPosition(s.pos)
 		return fmt.Errorf("scan the changes from %d to %d after %s: %w", s.pos.Cursor, s.pos.Window, next, failed)
 	}
 	if !more {
 		s.pos = position{Cursor: s.pos.Window}
 		r.acks.advance(s.p.id, s.pos.Cursor, s.pos.Cursor) // by scan: the floor comes along
 	}
-	s.p.setPosition(s.pos, true)
+	s.p.setPosition(s.pos)
 	s.grow(more)
 	return nil
 }

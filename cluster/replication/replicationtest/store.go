@@ -409,7 +409,7 @@ func (s *Store) GetMeta(name string) ([]byte, error) {
 	return s.meta[name], nil
 }
 
-// PutMeta stores entries, which takes a commit without changes.
+// PutMeta stores entries. It does not move the sequence.
 func (s *Store) PutMeta(ctx context.Context, values map[string][]byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -420,6 +420,5 @@ func (s *Store) PutMeta(ctx context.Context, values map[string][]byte) error {
 		s.meta[name] = slices.Clone(v)
 	}
 	s.metaPuts++
-	s.commit(nil)
 	return nil
 }
