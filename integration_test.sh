@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Real node processes on loopback: forming, replication, conflicts, stolen
-# identities, kill -9 under load, catch-up, wrong secrets, full disks, bit rot.
+# identities, kill -9 under load, catch-up, wrong secrets, full disks, bit rot,
+# tokens and permissions, TLS, the tamper log, a change of the secret.
 # Needs bash, curl and go (or a binary named in KVS). Takes about two minutes.
 #
 #   ./integration_test.sh              everything
@@ -28,7 +29,13 @@ secret=0123456789abcdef0123456789abcdef
 export KVS_CLUSTER_SECRET=$secret
 unset KVS_URL KVS_TOKEN
 
+TOKEN=$("$KVS" token create --scope admin) || exit 1
+
 # --- helpers -----------------------------------------------------------------
+
+# curl shows the token with every request; stranger shows none.
+curl() { command curl -H "Authorization: Bearer $TOKEN" "$@"; }
+stranger() { command curl "$@"; }
 
 passed=0 failed=0 current=
 declare -A port pid
@@ -98,7 +105,8 @@ start() {
 }
 
 serves() { curl -fs -o /dev/null "$(url "$1")/health"; }
-url() { echo "http://127.0.0.1:${port[$1]}"; }
+scheme=http
+url() { echo "$scheme://127.0.0.1:${port[$1]}"; }
 up() { # NAME...: start and wait
 	local n
 	for n in "$@"; do start "$n"; done
@@ -200,8 +208,6 @@ test_http() {
 	check "a wrong method too" answers '"code":"method_not_allowed"' a /health -X POST
 	check "sync calls need a node token" is_status 401 a /sync/push -X POST -d x
 	check "the Merkle root does not" answers '"horizon":0' a /sync/merkle/root
-	printf 'node_id: x\nport: %s\nauth_enabled: true\n' "$(free_port)" >"$work/auth.yaml"
-	check "auth_enabled: true is refused, since it is not built" not_accepted "$work/auth.yaml" auth_enabled
 	printf 'prot: 1\n' >"$work/typo.yaml"
 	check "an unknown key is refused by name" not_accepted "$work/typo.yaml" prot
 	check "a missing file is refused by name" not_accepted "$work/none.yaml" none.yaml
@@ -371,7 +377,10 @@ test_secret() {
 	check "a node with another secret starts" within 15 serves e
 	check "it stays alone" members e 1
 	check "and says why" within 15 logged e '[Ss]ecret'
-	check "it was sent nothing" is_status 404 e /kv/inside
+	local other
+	other=$(KVS_CLUSTER_SECRET=ffffffffffffffffffffffffffffffff "$KVS" token create --scope admin)
+	check "it was sent nothing" with "$other" 404 e /kv/inside
+	check "it takes no token of the cluster" is_status 401 e /kv/inside
 	check "the cluster is unharmed" members a 3
 	KVS_CLUSTER_SECRET=short not_accepted_env
 }
@@ -415,7 +424,161 @@ all_right() {
 	[ "$wrong" -eq 0 ] || { say "  $wrong keys are wrong"; return 1; }
 }
 
-all="form http conflict tie identity crash catchup join import secret limits rot"
+# Nobody gets in without a token, and what one may do holds on every node.
+test_trust() {
+	check "three nodes form a cluster" trio
+	local path
+	for path in /kv/x /kv/_range /members/ /metrics /auth/me /sync/merkle/root /nothing; do
+		check "without a token $path answers 401" stranger_gets 401 a "$path"
+	done
+	check "and says how to get one" stranger_reads 'kvs token create' a /kv/x
+	check "/health is open" stranger_gets 200 a /health
+	check "/ready too" stranger_gets 200 a /ready
+	check "an admin's token opens no call between nodes" is_status 401 a /sync/push -X POST -d x
+	check "a key of root is written" within 5 put a shared/root '"of root"'
+
+	local anna annas jti
+	anna=$("$KVS" user add anna --url "$(url a)")
+	check "a user is made" within 5 answers "\"uuid\":\"$anna\"" b /auth/users/anna
+	annas=$(token_of b "{\"user_uuid\":\"$anna\",\"scopes\":[\"read\",\"write:notes/\"],\"expires_in\":\"1h\"}")
+	check "her token writes where its scope says" within 5 with "$annas" 201 c /kv/notes/1 -X PUT -d '"hers"'
+	check "and not elsewhere" with "$annas" 403 c /kv/shared/x -X PUT -d 1
+	check "it reads what others may" within 5 with "$annas" 200 b /kv/shared/root
+	check "and manages nobody" with "$annas" 403 b /auth/users
+	check "root closes a key" "$KVS" chmod cdwr:----:---- shared/root --url "$(url a)"
+	check "and it is gone for her, everywhere" within 5 with "$annas" 404 c /kv/shared/root
+	check "lists included" lists_without "$annas" b root
+	check "what she wrote is hers" answers "\"owner\":\"$anna\"" a '/kv/notes/1?metadata'
+
+	jti=$("$KVS" token show - -o json <<<"$annas" | sed 's/.*"jti":"\([^"]*\)".*/\1/')
+	check "her token is revoked" "$KVS" token revoke --url "$(url a)" -- "$jti"
+	check "and worthless at once" with "$annas" 401 a /kv/notes/1
+	check "on the others too" within 5 with "$annas" 401 c /kv/notes/1
+	annas=$(token_of a "{\"user_uuid\":\"$anna\",\"scopes\":[\"read\"]}")
+	check "a second token is good" within 5 with "$annas" 200 b /kv/notes/1
+	freeze c
+	check "the user is deleted while a node is cut off" "$KVS" user rm anna --url "$(url a)"
+	check "and the token worthless" within 5 with "$annas" 401 b /kv/notes/1
+	thaw c
+	check "the node learns of it when it is back" within 15 with "$annas" 401 c /kv/notes/1
+	kill9 b
+	up b
+	check "and a restart forgets nothing" with "$annas" 401 b /kv/notes/1
+	check "no token is in any log" no_token_logged "$annas"
+}
+stranger_gets() { [ "$(stranger -s -o /dev/null -w '%{http_code}' "$(url "$2")$3")" = "$1" ]; }
+stranger_reads() { stranger -s "$(url "$2")$3" | grep -q -- "$1"; }
+with() { # TOKEN STATUS NAME PATH [CURL ARGUMENT...]
+	local token=$1 want=$2 n=$3 p=$4
+	shift 4
+	[ "$(stranger -s -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $token" "$@" "$(url "$n")$p")" = "$want" ]
+}
+# A node that has just met another one with data may be filled first, and asks to come back.
+token_of() { curl -fs --retry 5 "$(url "$1")/auth/tokens" -d "$2" | sed 's/.*"token":"\([^"]*\)".*/\1/'; }
+lists_without() { ! stranger -fs -H "Authorization: Bearer $1" "$(url "$2")/kv/_range?prefix=shared/" | grep -q "$3"; }
+no_token_logged() { ! grep -qF -e "${TOKEN##*.}" -e "${1##*.}" -e "$secret" "$work/$current"-*.log; }
+
+# Everything on the TCP port is TLS, and nodes verify each other.
+test_tls() {
+	local n
+	"$KVS" tls init --dir "$work/tls" a=127.0.0.1 b=127.0.0.1 c=127.0.0.1 >/dev/null
+	"$KVS" tls init --dir "$work/tls-else" d=127.0.0.1 >/dev/null
+	scheme=https
+	export CURL_CA_BUNDLE=$work/tls/ca.pem KVS_CA_FILE=$work/tls/ca.pem
+	configure a "" && configure b "a" && configure c "a b"
+	for n in a b c; do tls_lines "$n" "$work/tls/$n" "$work/tls/ca.pem"; done
+	check "three nodes with certificates start" up a b c
+	check "and form a cluster" within 10 all_see 3 a b c
+	check "a write reaches all" within 10 answers '"replicas":3' b '/kv/x?w=all' -X PUT -d 1
+	check "the command line finds them equal" within 10 agree a
+	check "without TLS there is nothing to read" answers_plainly 'https://' a
+	check "a call for nodes wants a certificate, whatever the token" answers '"code":"certificate_required"' a /sync/push -X POST -d x
+	configure d "a"
+	tls_lines d "$work/tls-else/d" "$work/tls-else/ca.pem"
+	start d
+	check "a node of another CA starts" within 15 logged d 'msg=serving'
+	check "and is kept out" within 15 logged a 'CA'
+	check "the cluster is unharmed" members a 3
+	scheme=http
+	unset CURL_CA_BUNDLE KVS_CA_FILE
+}
+all_see() { # COUNT NAME...
+	local n count=$1
+	shift
+	for n in "$@"; do members "$n" "$count" || return 1; done
+}
+answers_plainly() { stranger -s "http://127.0.0.1:${port[$2]}/health" | grep -q -- "$1"; }
+tls_lines() { printf 'tls_cert_file: %s.pem\ntls_key_file: %s-key.pem\ntls_ca_file: %s\n' "$2" "$2" "$3" >>"$work/$current-$1.yaml"; }
+agree() { "$KVS" status --url "$(url "$1")" | grep -q 'the same on all alive members'; }
+
+# The tamper log is checked, and what another node witnessed finds out a log that
+# is whole but not what it was.
+test_audit() {
+	check "three nodes form a cluster" trio
+	put a first 1
+	check "a refused attempt is made" stranger_gets 401 a /kv/first
+	check "the log has both" within 5 has_entries a
+	stop c
+	cp -r "$work/audit-c" "$work/audit-old"
+	up c
+	put c second 2
+	check "another node witnesses the new end" within 25 witnessed a c 'second'
+	stop c
+	check "the stopped node's log is as it was written" "$KVS" audit verify "$work/audit-c.yaml" --peer "$(url a)"
+	check "the log is listed offline too" lists_offline c second
+	rm -rf "$work/audit-c"
+	mv "$work/audit-old" "$work/audit-c"
+	check "an older log passes by itself" "$KVS" audit verify "$work/audit-c.yaml"
+	"$KVS" audit verify "$work/audit-c.yaml" --peer "$(url a)" >"$work/audit.out" 2>&1
+	check "and not before a witness" [ $? -eq 1 ]
+	check "who says what is missing" grep -q 'truncated' "$work/audit.out"
+}
+has_entries() {
+	"$KVS" audit ls --url "$(url "$1")" >"$work/audit.ls" && grep -q 'put.*root.*first' "$work/audit.ls" && grep -q 'refused.*first.*unauthorized' "$work/audit.ls"
+}
+lists_offline() { "$KVS" audit ls "$work/$current-$1.yaml" --key "$2" | grep -q "$2"; }
+# witnessed WITNESS NODE KEY: the witness has a checkpoint behind the entry of the key.
+witnessed() {
+	local entry last
+	entry=$("$KVS" audit ls --url "$(url "$2")" --key "$3" | head -n 1 | cut -f 1)
+	last=$(curl -fs "$(url "$1")/admin/audit/witnessed?node=$current-$2" | grep -o '"n":[0-9]*' | tail -n 1 | cut -d : -f 2)
+	[ -n "$entry" ] && [ -n "$last" ] && [ "$last" -ge "$entry" ]
+}
+
+# A secret is exchanged for another while the cluster stays up.
+test_rotation() {
+	local n file=$work/rotation.secret
+	unset KVS_CLUSTER_SECRET
+	(umask 077 && "$KVS" secret new >"$file")
+	configure a "" "cluster_secret_file: $file"
+	configure b "a" "cluster_secret_file: $file"
+	check "two nodes start with a secret file" up a b
+	check "and form a cluster" within 10 members a 2
+	local before
+	before=$("$KVS" token create --scope admin --config "$work/rotation-a.yaml")
+	check "a token is made" with "$before" 201 a /kv/x -X PUT -d 1
+	"$KVS" secret rotate add --file "$file" 2>/dev/null
+	check "after the first step the nodes restart, one by one" one_by_one
+	"$KVS" secret rotate switch --file "$file" 2>/dev/null
+	check "after the second too" one_by_one
+	check "the old token is still good" with "$before" 200 b /kv/x
+	local after
+	after=$("$KVS" token create --scope admin --config "$work/rotation-a.yaml")
+	check "and so is a new one" with "$after" 200 b /kv/x
+	"$KVS" secret rotate finish --file "$file" 2>/dev/null
+	check "after the third too" one_by_one
+	check "the old token is void" with "$before" 401 a /kv/x
+	check "and the new one good" with "$after" 200 a /kv/x
+	export KVS_CLUSTER_SECRET=$secret
+}
+one_by_one() {
+	local n
+	for n in a b; do
+		stop "$n" && up "$n" && within 10 members a 2 && within 10 members b 2 || return 1
+	done
+}
+
+all="form http conflict tie identity crash catchup join import secret limits rot trust tls audit rotation"
 for current in ${*:-$all}; do
 	declare -F "test_$current" >/dev/null || { say "no test $current; there are: $all"; exit 2; }
 	say "$current"

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -37,11 +35,8 @@ const (
 	nodeTokenReuse = 30 * time.Second // a token made for one request serves those of the next 30 s
 
 	maxNodeToken  = 2048 // bytes; longer ones are not even parsed
-	maxNodeTokens = 4096 // in each of the two caches, which begin anew when full
+	maxNodeTokens = 4096 // in each of the two caches
 )
-
-// ErrUnauthorized is any refusal of a token.
-var ErrUnauthorized = errors.New("unauthorized")
 
 type nodeClaims struct {
 	jwt.RegisteredClaims
@@ -60,8 +55,8 @@ type NodeTokensOptions struct {
 // NodeTokens makes and checks the tokens by which nodes prove themselves to each
 // other. It is safe for concurrent use.
 //
-// Hashing for each request would cost more than the request's own work, so
-// tokens are reused, and those that were verified are remembered.
+// To sign and to parse for each request would cost more than the request's own
+// work, so tokens are reused, and those that were verified are remembered.
 type NodeTokens struct {
 	node    types.NodeID
 	signing []byte
@@ -70,9 +65,8 @@ type NodeTokens struct {
 	leeway  time.Duration
 	now     func() time.Time
 
-	mu       sync.Mutex // guards the two caches
-	signed   map[target]signedToken
-	verified map[string]verifiedToken // by token; holds valid ones only, so strangers cannot fill it
+	signed   *cache[target, signedToken]
+	verified *cache[digest, verifiedToken] // valid ones only, so strangers cannot fill it
 }
 
 // target is what a token is for.
@@ -102,8 +96,8 @@ func NewNodeTokens(o NodeTokensOptions) *NodeTokens {
 		signing:  o.Keys.nodeToken[0],
 		leeway:   o.MaxClockSkew + 30*time.Second,
 		now:      o.Now,
-		signed:   map[target]signedToken{},
-		verified: map[string]verifiedToken{},
+		signed:   newCache[target, signedToken](maxNodeTokens),
+		verified: newCache[digest, verifiedToken](maxNodeTokens),
 	}
 	for _, key := range o.Keys.nodeToken {
 		t.accept.Keys = append(t.accept.Keys, key)
@@ -124,11 +118,8 @@ func NewNodeTokens(o NodeTokensOptions) *NodeTokens {
 // Sign gives a token for requests of a method to a path.
 func (t *NodeTokens) Sign(method, path string) string {
 	to, now := target{method, path}, t.now()
-	t.mu.Lock()
-	s, ok := t.signed[to]
-	t.mu.Unlock()
 	// Not before it was made either, or a clock set back would stretch its use.
-	if age := now.Sub(s.made); ok && age >= 0 && age < nodeTokenReuse {
+	if s, ok := t.signed.get(to, now); ok && !now.Before(s.made) {
 		return s.token
 	}
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, nodeClaims{
@@ -146,28 +137,24 @@ func (t *NodeTokens) Sign(method, path string) string {
 	if err != nil {
 		panic(fmt.Sprintf("auth: an HMAC over plain claims failed: %v", err))
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.signed) >= maxNodeTokens {
-		clear(t.signed)
-	}
-	t.signed[to] = signedToken{token, now}
+	t.signed.put(to, signedToken{token, now}, now.Add(nodeTokenReuse))
 	return token
 }
 
 // Verify checks a token that came with a request of a method to a path, and
 // gives the node that made it. The error wraps ErrUnauthorized.
 func (t *NodeTokens) Verify(token, method, path string) (types.NodeID, error) {
-	now := t.now()
-	t.mu.Lock()
-	v, ok := t.verified[token]
-	t.mu.Unlock()
-	if !ok || !now.Before(v.expires) {
+	if len(token) > maxNodeToken {
+		return types.NodeID{}, fmt.Errorf("%w: node token: it is longer than %d bytes", ErrUnauthorized, maxNodeToken)
+	}
+	d := digestOf(token)
+	v, ok := t.verified.get(d, t.now())
+	if !ok {
 		var err error
 		if v, err = t.verify(token); err != nil {
 			return types.NodeID{}, fmt.Errorf("%w: node token: %w", ErrUnauthorized, err)
 		}
-		t.remember(token, v)
+		t.verified.put(d, v, v.expires)
 	}
 	if v.target != (target{method, path}) {
 		return types.NodeID{}, fmt.Errorf("%w: node token: it is for %s %s", ErrUnauthorized, v.method, v.path)
@@ -175,20 +162,7 @@ func (t *NodeTokens) Verify(token, method, path string) (types.NodeID, error) {
 	return v.node, nil
 }
 
-func (t *NodeTokens) remember(token string, v verifiedToken) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.verified) >= maxNodeTokens {
-		clear(t.verified)
-	}
-	// A copy, since the string may share a request's header buffer.
-	t.verified[strings.Clone(token)] = v
-}
-
 func (t *NodeTokens) verify(token string) (verifiedToken, error) {
-	if len(token) > maxNodeToken {
-		return verifiedToken{}, fmt.Errorf("it is longer than %d bytes", maxNodeToken)
-	}
 	var c nodeClaims
 	_, err := t.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return t.accept, nil })
 	switch {
@@ -229,17 +203,18 @@ func (t *NodeTokens) Authorize(r *http.Request) {
 	r.Header.Set("Authorization", "Bearer "+t.Sign(method, r.URL.Path))
 }
 
-// Authenticate refuses a request that does not come from a node of this
-// cluster. The error wraps ErrUnauthorized and says why.
+// Caller gives the node that a request comes from, and refuses one that does not
+// come from a node of this cluster. The error wraps ErrUnauthorized and says why.
+func (t *NodeTokens) Caller(r *http.Request) (types.NodeID, error) {
+	token, err := bearer(r.Header)
+	if err != nil {
+		return types.NodeID{}, fmt.Errorf("a node token is needed: %w", err)
+	}
+	return t.Verify(token, r.Method, r.URL.Path)
+}
+
+// Authenticate is Caller where it does not matter which node it is.
 func (t *NodeTokens) Authenticate(r *http.Request) error {
-	values := r.Header.Values("Authorization")
-	if len(values) != 1 {
-		return fmt.Errorf("%w: %d Authorization headers, a node token is needed", ErrUnauthorized, len(values))
-	}
-	scheme, token, _ := strings.Cut(values[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return fmt.Errorf("%w: the Authorization header is not a Bearer token", ErrUnauthorized)
-	}
-	_, err := t.Verify(token, r.Method, r.URL.Path)
+	_, err := t.Caller(r)
 	return err
 }

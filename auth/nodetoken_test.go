@@ -290,17 +290,25 @@ func TestRotation(t *testing.T) {
 func TestCachesAreBounded(t *testing.T) {
 	clock := newClock()
 	a := tokens(nodeA, clock, secretA)
-	for i := range maxNodeTokens + 10 {
+	for range 100 {
+		a.Verify("forged", "GET", "/")
+	}
+	for i := range 10 {
 		path := fmt.Sprint("/", i)
 		if _, err := a.Verify(a.Sign("GET", path), "GET", path); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for range 100 {
-		a.Verify("forged", "GET", "/")
+	if a.signed.size() != 10 || a.verified.size() != 10 {
+		t.Errorf("%d signed and %d verified tokens are kept, of ten", a.signed.size(), a.verified.size())
 	}
-	if len(a.signed) != 10 || len(a.verified) != 10 {
-		t.Errorf("%d signed and %d verified tokens are kept", len(a.signed), len(a.verified))
+	for i := range 2 * maxNodeTokens {
+		path, later := fmt.Sprint("/", i), clock.now.Add(time.Minute)
+		a.signed.put(target{"GET", path}, signedToken{made: clock.now}, later)
+		a.verified.put(digestOf(path), verifiedToken{}, later)
+	}
+	if a.signed.size() > maxNodeTokens || a.verified.size() > maxNodeTokens {
+		t.Errorf("%d signed and %d verified tokens are kept", a.signed.size(), a.verified.size())
 	}
 }
 

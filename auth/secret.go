@@ -5,21 +5,16 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-	"strings"
+	"slices"
 
 	"kvs/utils/atomicfile"
 )
 
 // MinSecret is the least length of a secret, in bytes.
 const MinSecret = 32
-
-// maxSecretFile bounds what is read of a secret file.
-const maxSecretFile = 4096
 
 // Secret is a cluster secret. It does not print.
 type Secret string
@@ -56,7 +51,7 @@ type SecretOptions struct {
 // Secrets is what was found.
 type Secrets struct {
 	Current   Secret
-	Previous  []Secret // still accepted, while the nodes change over one by one
+	Previous  []Secret // also accepted, while the nodes change over one by one: those given, then those of the file
 	File      string   // where Current was read; "" if it was given
 	Automatic bool     // File is the automatic one: good for nodes of one user on one machine
 }
@@ -90,9 +85,8 @@ func LoadSecret(o SecretOptions) (Secrets, error) {
 	case o.Secret != "":
 		found.Current, err = o.Secret, o.Secret.Check("cluster_secret")
 	case o.File != "":
-		// A group may read it: that is how a service's account gets a file of root.
 		found.File = o.File
-		found.Current, err = readSecret("cluster_secret_file", o.File, 0o027)
+		err = found.read("cluster_secret_file", forbiddenMode)
 	default:
 		found.Automatic = true
 		if found.File = o.AutomaticFile; found.File == "" {
@@ -100,7 +94,7 @@ func LoadSecret(o SecretOptions) (Secrets, error) {
 				return Secrets{}, err
 			}
 		}
-		found.Current, err = automaticSecret(found.File)
+		err = found.readAutomatic()
 	}
 	if err != nil {
 		return Secrets{}, err
@@ -108,50 +102,36 @@ func LoadSecret(o SecretOptions) (Secrets, error) {
 	return found, nil
 }
 
-func automaticSecret(path string) (Secret, error) {
+// readAutomatic reads the file, and makes it where it is missing.
+func (s *Secrets) readAutomatic() error {
 	const name, forbidden = "the automatic secret file", 0o077
-	s, err := readSecret(name, path, forbidden)
+	err := s.read(name, forbidden)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return s, err
+		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return "", fmt.Errorf("make the directory of %s: %w", name, err)
+	if err := os.MkdirAll(filepath.Dir(s.File), 0o700); err != nil {
+		return fmt.Errorf("make the directory of %s: %w", name, err)
 	}
-	var b [32]byte
-	rand.Read(b[:]) // never fails
-	fresh := hex.EncodeToString(b[:])
-	err = atomicfile.Create(path, []byte(fresh+"\n"), 0o600)
+	err = atomicfile.Create(s.File, formatSecrets([]Secret{freshSecret()}), 0o600)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", fmt.Errorf("make %s: %w", name, err)
+		return fmt.Errorf("make %s: %w", name, err)
 	}
 	// Read back in any case: what counts is what the other nodes will read.
-	return readSecret(name, path, forbidden)
+	return s.read(name, forbidden)
 }
 
-// readSecret reads a secret file, white space around the secret dropped. It
-// refuses a file with any of the forbidden permissions.
-func readSecret(name, path string, forbidden fs.FileMode) (Secret, error) {
-	f, err := os.Open(path)
+// read takes the secrets of the file.
+func (s *Secrets) read(name string, forbidden fs.FileMode) error {
+	lines, err := readSecretFile(name, s.File, forbidden)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
+		return err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
-	}
-	// Windows has no such permissions and shows 0666 for any file.
-	if mode := info.Mode().Perm(); mode&forbidden != 0 && runtime.GOOS != "windows" {
-		return "", fmt.Errorf("%s %s has mode %04o, so that others may read or change the secret: run `chmod %o %s`",
-			name, path, mode, mode&^forbidden&^0o111, path)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
-	}
-	if len(b) > maxSecretFile {
-		return "", fmt.Errorf("%s %s is longer than %d bytes: it must hold the secret alone", name, path, maxSecretFile)
-	}
-	s := Secret(strings.TrimSpace(string(b)))
-	return s, s.Check(name + " " + path)
+	s.Current, s.Previous = lines[0], append(slices.Clip(s.Previous), lines[1:]...)
+	return nil
+}
+
+func freshSecret() Secret {
+	var b [32]byte
+	rand.Read(b[:]) // never fails
+	return Secret(hex.EncodeToString(b[:]))
 }

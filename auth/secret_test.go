@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 const (
 	secretA Secret = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 	secretB Secret = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+	secretC Secret = "cccccccccccccccccccccccccccccccccccccccc"
 )
 
 func write(t *testing.T, data string, perm fs.FileMode) string {
@@ -31,6 +33,8 @@ func write(t *testing.T, data string, perm fs.FileMode) string {
 func TestLoadSecret(t *testing.T) {
 	file := write(t, "\n "+string(secretA)+"\r\n", 0o640)
 	automatic := write(t, string(secretB)+"\n", 0o600)
+	several := write(t, fmt.Sprintf("\n\n%s\r\n \n\t%s \n\n%s", string(secretB), string(secretA), string(secretC)), 0o600)
+	automaticSeveral := write(t, fmt.Sprintf("%s\n%s\n", string(secretA), string(secretB)), 0o600)
 	for _, c := range []struct {
 		name string
 		o    SecretOptions
@@ -42,6 +46,12 @@ func TestLoadSecret(t *testing.T) {
 		{"automatic", SecretOptions{AutomaticFile: automatic}, Secrets{Current: secretB, File: automatic, Automatic: true}},
 		{"with a previous one", SecretOptions{Secret: secretA, Previous: []Secret{secretB}},
 			Secrets{Current: secretA, Previous: []Secret{secretB}}},
+		{"several in a file", SecretOptions{File: several},
+			Secrets{Current: secretB, Previous: []Secret{secretA, secretC}, File: several}},
+		{"several in a file, and a previous one", SecretOptions{File: several, Previous: []Secret{secretA[:32]}},
+			Secrets{Current: secretB, Previous: []Secret{secretA[:32], secretA, secretC}, File: several}},
+		{"several in the automatic file", SecretOptions{AutomaticFile: automaticSeveral},
+			Secrets{Current: secretA, Previous: []Secret{secretB}, File: automaticSeveral, Automatic: true}},
 	} {
 		got, err := LoadSecret(c.o)
 		if err != nil {
@@ -49,8 +59,8 @@ func TestLoadSecret(t *testing.T) {
 			continue
 		}
 		if got.Current != c.want.Current || got.File != c.want.File || got.Automatic != c.want.Automatic ||
-			len(got.Previous) != len(c.want.Previous) {
-			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+			!slices.Equal(got.Previous, c.want.Previous) {
+			t.Errorf("%s: %+v with %d previous, want %+v with %d", c.name, got, len(got.Previous), c.want, len(c.want.Previous))
 		}
 	}
 }
@@ -67,6 +77,8 @@ func TestLoadSecretRefuses(t *testing.T) {
 		{"missing file", SecretOptions{File: "/nonexistent/secret"}, []string{"cluster_secret_file", "/nonexistent/secret"}},
 		{"short file", SecretOptions{File: write(t, "short\n", 0o600)}, []string{"cluster_secret_file", "openssl"}},
 		{"empty file", SecretOptions{File: write(t, "", 0o600)}, []string{"0 bytes"}},
+		{"blank file", SecretOptions{File: write(t, " \n\n", 0o600)}, []string{"0 bytes"}},
+		{"short second line", SecretOptions{File: write(t, long+"\n\nshort\n", 0o600)}, []string{"secret 2 of", "each line", "openssl"}},
 		{"huge file", SecretOptions{File: write(t, strings.Repeat("x", maxSecretFile+1), 0o600)}, []string{"longer than"}},
 		{"readable by all", SecretOptions{File: write(t, long, 0o644)}, []string{"0644", "chmod 640 "}},
 		{"writable by the group", SecretOptions{File: write(t, long, 0o660)}, []string{"0660", "chmod 640 "}},
@@ -151,15 +163,24 @@ func TestKeys(t *testing.T) {
 	if got := fmt.Sprintf("%x", k.nodeToken[0]); got != "3b5398fe49b2518e335dc290482d164de1d23b4185da4348dcb69b58995be33c" {
 		t.Errorf("node token key %s", got)
 	}
+	if got := fmt.Sprintf("%x", k.client[0].signing); got != "9238f67eff96dd04d6c9aab29d1e889293301de10dc21efaa4fe03e0ce5fdf70" {
+		t.Errorf("client token key %s", got)
+	}
+	if got := fmt.Sprintf("%x", k.client[0].tokenID); got != "d4b78568744365a793bf0c532b8a31c4b6b2ad1312f739b10b35f037cfb51154" {
+		t.Errorf("token id key %s", got)
+	}
 	seen := map[string]bool{}
 	all := append(append([][]byte{k.Gossip}, k.PreviousGossip...), k.nodeToken...)
+	for _, c := range k.client {
+		all = append(all, c.signing, c.tokenID)
+	}
 	for _, key := range all {
 		if len(key) != 32 || seen[string(key)] {
 			t.Errorf("key %x is not 32 bytes, or is there twice", key)
 		}
 		seen[string(key)] = true
 	}
-	if len(all) != 4 {
-		t.Errorf("%d keys", len(all))
+	if len(all) != 8 || k.client[0].id == k.client[1].id {
+		t.Errorf("%d keys, kids %v", len(all), k.client[0].id != k.client[1].id)
 	}
 }

@@ -86,13 +86,21 @@ func (b *bench) startBare(ctx context.Context) (addr string, stop func(), err er
 	return addr, stop, nil
 }
 
-func getRequest(buf []byte, i int64) []byte {
-	return fmt.Appendf(buf, "GET /kv/bench/%05d HTTP/1.1\r\nHost: bench\r\n\r\n", i%httpKeys)
-}
-
-func putRequest(buf []byte, i int64) []byte {
-	buf = fmt.Appendf(buf, "PUT /kv/bench/%05d HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", i%httpKeys, len(document))
-	return append(buf, document...)
+// requests makes the requests of a load. The token may be empty.
+func requests(method, token string) func(buf []byte, i int64) []byte {
+	head := "Host: bench\r\n"
+	if token != "" {
+		head += "Authorization: Bearer " + token + "\r\n"
+	}
+	var body []byte
+	if method == http.MethodPut {
+		body = document
+		head += fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
+	}
+	return func(buf []byte, i int64) []byte {
+		buf = fmt.Appendf(buf, "%s /kv/bench/%05d HTTP/1.1\r\n%s\r\n", method, i%httpKeys, head)
+		return append(buf, body...)
+	}
 }
 
 // runHTTP pairs a node with the bare handler, GET with GET and PUT with PUT.
@@ -113,7 +121,7 @@ func runHTTP(ctx context.Context, b *bench) error {
 
 	length := time.Duration(b.seconds) * time.Second
 	// Every key exists before anything counts.
-	if _, err := (&load{addr: n.addr, connections: httpConnections, request: putRequest}).run(ctx, max(length, 3*time.Second)); err != nil {
+	if _, err := (&load{addr: n.addr, connections: httpConnections, request: requests(http.MethodPut, n.token)}).run(ctx, max(length, 3*time.Second)); err != nil {
 		return err
 	}
 	raw := func(request func([]byte, int64) []byte) func(context.Context, string, time.Duration) (float64, error) {
@@ -125,11 +133,11 @@ func runHTTP(ctx context.Context, b *bench) error {
 		name, aim string
 		load      func(context.Context, string, time.Duration) (float64, error)
 	}{
-		{"GET, 200 bytes, 64 connections, net/http client", " (aim 0.85)", goClient{http.MethodGet}.run},
-		{"durable PUT, 200 bytes, 64 connections, net/http client", " (aim 0.50)", goClient{http.MethodPut}.run},
+		{"GET, 200 bytes, 64 connections, net/http client", " (aim 0.85)", goClient{http.MethodGet, n.token}.run},
+		{"durable PUT, 200 bytes, 64 connections, net/http client", " (aim 0.50)", goClient{http.MethodPut, n.token}.run},
 		// A client that takes next to none of the machine shows more of the server.
-		{"GET, the same, raw client", "", raw(getRequest)},
-		{"durable PUT, the same, raw client", "", raw(putRequest)},
+		{"GET, the same, raw client", "", raw(requests(http.MethodGet, n.token))},
+		{"durable PUT, the same, raw client", "", raw(requests(http.MethodPut, n.token))},
 	} {
 		var ratios, ours, theirs []float64
 		for range httpPairs {
@@ -150,7 +158,7 @@ func runHTTP(ctx context.Context, b *bench) error {
 }
 
 // goClient sends requests of one method with Go's own client.
-type goClient struct{ method string }
+type goClient struct{ method, token string }
 
 func (c goClient) run(ctx context.Context, addr string, length time.Duration) (perSecond float64, err error) {
 	transport := &http.Transport{MaxIdleConnsPerHost: httpConnections, MaxConnsPerHost: httpConnections}
@@ -189,6 +197,9 @@ func (c goClient) one(ctx context.Context, client *http.Client, addr string, i i
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	res, err := client.Do(req)
 	if err != nil {
 		return err

@@ -114,6 +114,7 @@ func runImport(ctx context.Context, b *bench) error {
 	}
 	begin := time.Now()
 	cmd := exec.CommandContext(ctx, b.binary, "import", "--url", "http://"+nodes[0].addr, docs.path)
+	cmd.Env = append(os.Environ(), "KVS_TOKEN="+b.token)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("import: %w\n%s", err, out)
 	}

@@ -44,7 +44,7 @@ func runLag(ctx context.Context, b *bench) error {
 	deadline := time.Now().Add(time.Duration(b.seconds) * time.Second)
 	for w := range lagWriter {
 		wg.Go(func() {
-			got, err := lagWorker(ctx, w, first.addr, second.addr, deadline)
+			got, err := lagWorker(ctx, w, first.addr, second.addr, b.token, deadline)
 			mu.Lock()
 			defer mu.Unlock()
 			lags, failed = append(lags, got...), errors.Join(failed, err)
@@ -61,7 +61,7 @@ func runLag(ctx context.Context, b *bench) error {
 	return nil
 }
 
-func lagWorker(ctx context.Context, w int, to, from string, deadline time.Time) (lags []time.Duration, err error) {
+func lagWorker(ctx context.Context, w int, to, from, token string, deadline time.Time) (lags []time.Duration, err error) {
 	writer, err := net.Dial("tcp", to)
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func lagWorker(ctx context.Context, w int, to, from string, deadline time.Time) 
 		}
 		number := int64(w)*1_000_000 + i
 		key := fmt.Sprintf("lag/%d", number)
-		if _, err := fmt.Fprintf(writer, "PUT /kv/%s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", key, len(document), document); err != nil {
+		if _, err := fmt.Fprintf(writer, "PUT /kv/%s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", key, token, len(document), document); err != nil {
 			return lags, err
 		}
 		if err := readAnswer(wr); err != nil {
@@ -91,7 +91,7 @@ func lagWorker(ctx context.Context, w int, to, from string, deadline time.Time) 
 		}
 		begin := time.Now()
 		for {
-			if _, err := fmt.Fprintf(reader, "GET /kv/%s HTTP/1.1\r\nHost: bench\r\n\r\n", key); err != nil {
+			if _, err := fmt.Fprintf(reader, "GET /kv/%s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n\r\n", key, token); err != nil {
 				return lags, err
 			}
 			err := readAnswer(rd)

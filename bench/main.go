@@ -20,6 +20,7 @@ type experiment struct {
 
 var experiments = []experiment{
 	{"http", "GET and durable PUT against a bare net/http handler", runHTTP},
+	{"trust", "what tokens and the tamper log cost", runTrust},
 	{"lag", "time from the answer on one node to readable on another", runLag},
 	{"import", "documents into one node of three until all roots are equal", runImport},
 	{"merkle", "bytes and round trips to find differing keys among many", runMerkle},
@@ -31,6 +32,7 @@ var experiments = []experiment{
 type bench struct {
 	dir     string // temporary, removed at the end
 	binary  string // the node, built from this tree
+	token   string // of the admin scope, for all nodes
 	keys    int    // of the experiments with many keys
 	seconds int    // of each measured run
 	docs    string // JSON lines for import; empty = generated documents

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -79,7 +80,7 @@ func runRestart(ctx context.Context, b *bench) error {
 		if _, err := n.start(ctx, b.binary); err != nil {
 			return err
 		}
-		if _, err := (&load{addr: n.addr, connections: 16, request: putRequest}).run(ctx, 2*time.Second); err != nil {
+		if _, err := (&load{addr: n.addr, connections: 16, request: requests(http.MethodPut, n.token)}).run(ctx, 2*time.Second); err != nil {
 			return err
 		}
 		n.cmd.Process.Kill()

@@ -17,19 +17,30 @@ import (
 	"time"
 )
 
-// build compiles the node.
+// build compiles the node, and makes a token for it.
 func (b *bench) build(ctx context.Context) error {
 	b.binary = filepath.Join(b.dir, "kvs")
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", b.binary, ".")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build (run from the top of the project): %w\n%s", err, out)
 	}
+	cmd = exec.CommandContext(ctx, b.binary, "token", "create", "--scope", "admin")
+	cmd.Env = append(os.Environ(), "KVS_CLUSTER_SECRET="+benchSecret)
+	token, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("kvs token create: %w", err)
+	}
+	b.token = strings.TrimSpace(string(token))
 	return nil
 }
+
+// benchSecret is that of all nodes of a run, which are open to loopback only.
+var benchSecret = strings.Repeat("b", 32)
 
 // node is a running process of the store.
 type node struct {
 	name, addr, dir string
+	token           string // of the admin scope
 	config          string
 	cmd             *exec.Cmd
 	log             string
@@ -43,7 +54,7 @@ func (b *bench) newNode(name string, seeds []string, more ...string) (*node, err
 		return nil, err
 	}
 	n := &node{
-		name: name, addr: "127.0.0.1:" + strconv.Itoa(port),
+		name: name, addr: "127.0.0.1:" + strconv.Itoa(port), token: b.token,
 		dir: filepath.Join(b.dir, "data-"+name), config: filepath.Join(b.dir, name+".yaml"), log: filepath.Join(b.dir, name+".log"),
 	}
 	list, err := json.Marshal(append([]string{}, seeds...))
@@ -52,7 +63,9 @@ func (b *bench) newNode(name string, seeds []string, more ...string) (*node, err
 	}
 	lines := append([]string{
 		"node_id: " + name, "port: " + strconv.Itoa(port), "data_dir: " + n.dir, "seed_nodes: " + string(list),
-		"min_free_disk_mb: 64", "cluster_secret: " + strings.Repeat("b", 32), "log_level: warn", "max_connections: 1000",
+		"min_free_disk_mb: 64", "cluster_secret: " + benchSecret, "log_level: warn", "max_connections: 1000",
+		// Limits are counted and never reached.
+		"rate_limit_requests: 1000000000",
 	}, more...)
 	return n, os.WriteFile(n.config, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
@@ -120,7 +133,12 @@ func (n *node) stop() error {
 }
 
 func (n *node) get(path string) ([]byte, error) {
-	res, err := http.Get("http://" + n.addr + path)
+	req, err := http.NewRequest(http.MethodGet, "http://"+n.addr+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+n.token)
+	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, err
 	}

@@ -62,7 +62,9 @@ or SIGTERM stops it gracefully; a second one at once.
   kvs get greeting        read it
 
 Commands that talk to a node find it by --url, else KVS_URL, else
-http://127.0.0.1:8080, and send KVS_TOKEN if it is set.
+http://127.0.0.1:8080. They send KVS_TOKEN if it is set; else, on a machine that
+has the cluster secret (KVS_CLUSTER_SECRET, else as --config or ./config.yaml
+says, else this user's automatic file), a token of five minutes made from it.
 
 Exit codes:
   0    done
@@ -93,6 +95,7 @@ func newRoot(p Process) *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: "data", Title: "Data:"},
 		&cobra.Group{ID: "look", Title: "Cluster:"},
+		&cobra.Group{ID: "trust", Title: "Access:"},
 		&cobra.Group{ID: "rest", Title: "More:"},
 	)
 	group := func(id string, commands ...*cobra.Command) {
@@ -101,8 +104,9 @@ func newRoot(p Process) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	group("data", newGet(), newPut(), newDel(), newLs(), newBatch(), newConflicts(), newImport())
+	group("data", newGet(), newPut(), newDel(), newLs(), newBatch(), newStat(), newChmod(), newChown(), newConflicts(), newImport())
 	group("look", newMembers(), newStatus(), newHealth())
+	group("trust", newToken(), newUser(), newGroup(), newWhoami(), newSecret(), newTLS(), newAudit(storedAudit{}))
 	group("rest", newDemo(p.Version), newConfig(), newConflict())
 	root.SetHelpCommandGroupID("rest")
 	root.SetCompletionCommandGroupID("rest")

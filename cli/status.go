@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,7 +47,7 @@ asked at its own address for its Merkle root: equal roots mean equal data.`,
 		if s.Members, err = c.Members(ctx); err != nil {
 			return err
 		}
-		askRoots(ctx, s.Members)
+		r.askRoots(ctx, c.URL(), s.Members)
 		if r.json() {
 			return printJSON(cmd.OutOrStdout(), s)
 		}
@@ -60,8 +61,9 @@ const askTimeout = 2 * time.Second
 
 // askRoots asks the members that are alive for their roots: what the first node
 // knows of them is as old as its last comparison with each. The root of one that
-// does not answer is empty.
-func askRoots(ctx context.Context, members []client.Member) {
+// does not answer is empty. first is the URL of the node that was asked.
+func (r *remote) askRoots(ctx context.Context, first string, members []client.Member) {
+	scheme, _, _ := strings.Cut(first, "://") // all have TLS, or none
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -72,7 +74,7 @@ func askRoots(ctx context.Context, members []client.Member) {
 			continue
 		}
 		wg.Go(func() {
-			c, err := connectTo("http://" + m.Address)
+			c, err := r.connectTo(scheme + "://" + m.Address)
 			if err != nil {
 				return
 			}

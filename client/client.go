@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,9 +15,11 @@ const DefaultURL = "http://127.0.0.1:8080"
 
 // Options configure a Client. The zero value speaks to DefaultURL.
 type Options struct {
-	URL         string            // of any node; "" means DefaultURL; the scheme http:// may be left out
+	URL         string            // of any node; "" means DefaultURL; the scheme may be left out: http://, or https:// with CAFile
 	Token       string            // sent as a bearer token; "" sends none
-	Transport   http.RoundTripper // nil: one of the client's own
+	TokenSource TokenSource       // asked instead of Token where that changes; at most one of the two is set
+	CAFile      string            // PEM file with the CAs to trust for https://, and no others; "" means those of the system
+	Transport   http.RoundTripper // nil: one of the client's own; another does as it likes about CAs, so not with CAFile
 	Timeout     time.Duration     // bounds one attempt, answer included; 0 means 1m
 	Retries     int               // after the first attempt; 0 means 3, negative none
 	MaxResponse int64             // bytes of one answer; 0 means 64 MiB
@@ -25,7 +28,7 @@ type Options struct {
 // Client calls one node. It is safe for concurrent use.
 type Client struct {
 	base        string // scheme, host and path prefix, without a slash at the end
-	token       string
+	token       TokenSource
 	http        *http.Client
 	timeout     time.Duration
 	retries     int
@@ -34,16 +37,17 @@ type Client struct {
 
 // New checks the options and gives a client. It does not connect.
 func New(o Options) (*Client, error) {
-	base, err := parseURL(o.URL)
+	base, err := parseURL(o.URL, o.CAFile != "")
 	if err != nil {
 		return nil, err
 	}
-	if strings.ContainsFunc(o.Token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return nil, fmt.Errorf("the token holds a space, a line break or a character beyond ASCII; was it copied whole?")
+	token, err := o.tokenSource()
+	if err != nil {
+		return nil, err
 	}
 	c := &Client{
 		base:        base,
-		token:       o.Token,
+		token:       token,
 		timeout:     o.Timeout,
 		retries:     o.Retries,
 		maxResponse: o.MaxResponse,
@@ -62,7 +66,11 @@ func New(o Options) (*Client, error) {
 	}
 	transport := o.Transport
 	if transport == nil {
-		transport = newTransport()
+		if transport, err = newTransport(o.CAFile); err != nil {
+			return nil, err
+		}
+	} else if o.CAFile != "" {
+		return nil, errors.New("client.Options has both a Transport and a CAFile: give the CA to the transport")
 	}
 	c.http = &http.Client{
 		Transport: transport,
@@ -79,8 +87,8 @@ func (c *Client) URL() string { return c.base }
 // Close drops idle connections. Calls under way are not disturbed.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-func newTransport() *http.Transport {
-	return &http.Transport{
+func newTransport(caFile string) (http.RoundTripper, error) {
+	t := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -89,22 +97,34 @@ func newTransport() *http.Transport {
 		// default of 2 would dial anew for most calls of a busy program.
 		MaxIdleConnsPerHost: 64,
 	}
+	if caFile != "" {
+		var err error
+		if t.TLSClientConfig, err = trust(caFile); err != nil {
+			return nil, err
+		}
+	}
+	return explaining{t, caFile}, nil
 }
 
-func parseURL(s string) (string, error) {
-	if s == "" {
-		s = DefaultURL
-	}
+// parseURL completes a URL. Who names a CA means TLS, where nothing else is said.
+func parseURL(s string, secure bool) (string, error) {
 	full := s
-	if !strings.Contains(s, "://") {
-		full = "http://" + s
+	if s == "" {
+		full = strings.TrimPrefix(DefaultURL, "http://")
+	}
+	if !strings.Contains(full, "://") {
+		if secure {
+			full = "https://" + full
+		} else {
+			full = "http://" + full
+		}
 	}
 	u, err := url.Parse(full)
 	if err != nil {
-		return "", fmt.Errorf("the node's URL %q is not one (want http://HOST:PORT)", s)
+		return "", fmt.Errorf("the node's URL %q is not one (want http://HOST:PORT or https://HOST:PORT)", s)
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("the node's URL %q is not one (want http://HOST:PORT)", s)
+		return "", fmt.Errorf("the node's URL %q is not one (want http://HOST:PORT or https://HOST:PORT)", s)
 	}
 	return strings.TrimRight(u.String(), "/"), nil
 }

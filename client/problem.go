@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -41,12 +42,24 @@ func (p *Problem) Error() string {
 	return fmt.Sprintf("%s (%s, status %d)", text, p.Code, p.Status)
 }
 
+// Refusals that callers branch on and that only come from a node; the others are
+// in package types.
+var (
+	ErrUnauthorized = errors.New("unauthorized")      // no token, or one that is not good
+	ErrForbidden    = errors.New("forbidden")         // the token is good, and does not give this right
+	ErrRateLimited  = errors.New("too many requests") // of this client; see Problem.RetryAfter
+	ErrNameTaken    = errors.New("name taken")        // another user, or another group, has it
+)
+
 // sentinels are the outcomes that callers branch on, whatever the transport.
 var sentinels = map[string]error{
 	"invalid_key":         types.ErrInvalidKey,
 	"key_not_found":       types.ErrNotFound,
 	"not_found":           types.ErrNotFound,
 	"member_not_found":    types.ErrNotFound,
+	"user_not_found":      types.ErrNotFound,
+	"group_not_found":     types.ErrNotFound,
+	"token_not_found":     types.ErrNotFound,
 	"precondition_failed": types.ErrPrecond,
 	"value_too_large":     types.ErrTooLarge,
 	"batch_too_large":     types.ErrTooLarge,
@@ -56,11 +69,25 @@ var sentinels = map[string]error{
 	"disk_full":           types.ErrDiskFull,
 	"corrupt_record":      types.ErrCorrupt,
 	"shutting_down":       types.ErrClosed,
+	"unauthorized":        ErrUnauthorized,
+	"forbidden":           ErrForbidden,
+	"rate_limited":        ErrRateLimited,
+	"name_taken":          ErrNameTaken,
 }
 
-// Is makes errors.Is find the sentinel of types that the code stands for.
+// proxied are the refusals that a proxy in between makes too, without a code.
+var proxied = map[int]error{
+	http.StatusUnauthorized:    ErrUnauthorized,
+	http.StatusForbidden:       ErrForbidden,
+	http.StatusTooManyRequests: ErrRateLimited,
+}
+
+// Is makes errors.Is find the sentinel that the code stands for.
 func (p *Problem) Is(target error) bool {
 	err, ok := sentinels[p.Code]
+	if p.Code == "" {
+		err, ok = proxied[p.Status]
+	}
 	return ok && err == target
 }
 

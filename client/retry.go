@@ -15,14 +15,13 @@ import (
 const maxRetryAfter = 5 * time.Second
 
 // retryDelay tells whether a failed attempt may be repeated without being asked
-// to, and after what pause. Only two failures promise that nothing happened:
-// a refused connection, and a 503 that names a time to come back.
+// to, and after what pause. Only these failures promise that nothing happened: a
+// refused connection, and a 503 or 429 that names a time to come back.
 func retryDelay(err error, attempt int) (time.Duration, bool) {
 	if p := (*Problem)(nil); errors.As(err, &p) {
 		// A node is read-only until somebody changes that: waiting is no remedy.
-		safe := p.Status == http.StatusServiceUnavailable && p.Code != "read_only" &&
-			p.RetryAfter >= 0 && p.RetryAfter <= maxRetryAfter
-		return p.RetryAfter, safe
+		away := p.Status == http.StatusServiceUnavailable && p.Code != "read_only" || p.Status == http.StatusTooManyRequests
+		return p.RetryAfter, away && p.RetryAfter >= 0 && p.RetryAfter <= maxRetryAfter
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		base := 100 * time.Millisecond << min(attempt, 5)

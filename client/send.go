@@ -77,8 +77,8 @@ func (c *Client) attempt(ctx context.Context, r request) (*response, error) {
 		req.Header[name] = values
 	}
 	req.Header.Set("User-Agent", "kvs-client")
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	if err := c.authorize(req); err != nil {
+		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -48,8 +48,10 @@ type Options struct {
 
 	GossipKey          []byte // 32 bytes
 	PreviousGossipKeys [][]byte
-	Authorize          func(*http.Request)       // puts the node token on a request
-	Authenticate       func(*http.Request) error // checks it, on everything that Handler serves
+	Authorize          func(*http.Request)                       // puts the node token on a request
+	Authenticate       func(*http.Request) (types.NodeID, error) // checks it, on everything that Handler serves, and says whose it is
+
+	Calls map[string]Call // further calls between nodes, by name; see Ask
 
 	GossipMin, GossipMax          time.Duration
 	SyncInterval, CatchupInterval time.Duration

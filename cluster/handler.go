@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"maps"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -18,9 +20,13 @@ func (c *Cluster) Handler() http.Handler { return c.handler }
 func (c *Cluster) routes() http.Handler {
 	handlers := c.repl.Handlers()
 	maps.Copy(handlers, c.members.Handlers())
+	for name, call := range c.opts.Calls {
+		handlers[callPrefix+name] = c.serveCall(call)
+	}
 	strangers := &strangers{log: c.log}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := c.opts.Authenticate(r); err != nil {
+		from, err := c.opts.Authenticate(r)
+		if err != nil {
 			strangers.note(r, err)
 			problem(w, http.StatusUnauthorized, "unauthorized", "this is between nodes, and wants a node token: "+err.Error())
 			return
@@ -29,6 +35,9 @@ func (c *Cluster) routes() http.Handler {
 		if h == nil {
 			problem(w, http.StatusNotFound, "not_found", "there is no such call between nodes: "+r.URL.Path)
 			return
+		}
+		if strings.HasPrefix(r.URL.Path, callPrefix) {
+			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, from))
 		}
 		h.ServeHTTP(w, r)
 	})

@@ -104,7 +104,7 @@ func start(t *testing.T, network oneport.Network, c config) *node {
 	n.Cluster, err = cluster.New(cluster.Options{
 		UUID: id.UUID, NodeID: c.name, Joined: id.Joined, Address: n.addr, Seeds: seeds, ReadOnly: c.readOnly,
 		Packets: packets, Dial: network.DialContext,
-		GossipKey: keys.Gossip, Authorize: tokens.Authorize, Authenticate: tokens.Authenticate,
+		GossipKey: keys.Gossip, Authorize: tokens.Authorize, Authenticate: tokens.Caller,
 		Store: n.store, Put: putter(n.store),
 		Fatal: func(err error) { n.fatal <- err },
 		Log:   log,

@@ -80,6 +80,12 @@ type Config struct {
 	ClusterSecretFile string
 	PreviousSecrets   []auth.Secret
 
+	TLSCertFile         string // this and the key: both or neither; without them, no TLS
+	TLSKeyFile          string
+	TLSCAFile           string // whose certificates other nodes must have
+	AllowAnonymousRead  bool
+	AllowAnonymousWrite bool
+
 	JobRetention time.Duration
 	MaxLease     time.Duration
 }
@@ -114,7 +120,10 @@ func Default() Config {
 		ConflictRetention: 30 * day,
 		DefaultMode:       0b1111_0011_0001, // cdwr:--wr:---r
 
+		AuthEnabled:            true,
+		TamperLoggingEnabled:   true,
 		ClusteringEnabled:      true,
+		RateLimitingEnabled:    true,
 		RevisionHistoryEnabled: true,
 		CompressionEnabled:     true,
 
@@ -208,6 +217,12 @@ func (c *Config) complete(path string) (problems []error) {
 	}
 	if c.ClusterSecret != "" && c.ClusterSecretFile != "" {
 		refuse("both cluster_secret and cluster_secret_file are set: remove one")
+	}
+	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
+		refuse("tls_cert_file and tls_key_file belong together: set both, or neither for no TLS")
+	}
+	if c.TLSCAFile != "" && c.TLSCertFile == "" {
+		refuse("tls_ca_file says whose certificates other nodes must have, and without tls_cert_file and tls_key_file there is no TLS")
 	}
 	return problems
 }

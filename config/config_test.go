@@ -60,10 +60,8 @@ func TestDefaultFileIsComplete(t *testing.T) {
 		shown = append(shown, m[1])
 	}
 	notBuilt := []string{
-		"default_mode", "auth_enabled", "tamper_logging_enabled", "rate_limiting_enabled", "backup_enabled",
-		"rate_limit_requests", "rate_limit_window", "trusted_proxies", "backup_schedule", "backup_path",
-		"backup_retention", "tls_cert_file", "tls_key_file", "tls_ca_file", "allow_anonymous_read",
-		"allow_anonymous_write", "cors_origins", "job_worker_count", "job_http_allow", "job_retention", "max_lease",
+		"backup_enabled", "backup_schedule", "backup_path", "backup_retention",
+		"cors_origins", "job_worker_count", "job_http_allow", "job_retention", "max_lease",
 	}
 	for _, s := range new(Config).settings() {
 		if slices.Contains(shown, s.name) == slices.Contains(notBuilt, s.name) {
@@ -119,20 +117,26 @@ func TestEverySettingIsAppliedFromFileAndEnvironment(t *testing.T) {
 		"backup_schedule":          {"*/5 * * * *", "BackupSchedule", "*/5 * * * *"},
 		"backup_path":              {"/b", "BackupPath", "/b"},
 		"backup_retention":         {"1", "BackupRetention", 24 * time.Hour},
+		"allow_anonymous_read":     {"true", "AllowAnonymousRead", true},
+		"allow_anonymous_write":    {"true", "AllowAnonymousWrite", true},
 		"cluster_secret":           {secret, "ClusterSecret", auth.Secret(secret)},
 		"cluster_secret_file":      {"/s", "ClusterSecretFile", "/s"},
 		"previous_secrets":         {secret, "PreviousSecrets", []auth.Secret{auth.Secret(secret)}},
 		"job_retention":            {"1d", "JobRetention", 24 * time.Hour},
 		"max_lease":                {"2h", "MaxLease", 2 * time.Hour},
+		"tls_cert_file":            {"/c.pem", "TLSCertFile", "/c.pem"},
+		"tls_key_file":             {"/k.pem", "TLSKeyFile", "/k.pem"},
+		"tls_ca_file":              {"/ca.pem", "TLSCAFile", "/ca.pem"},
 		// What only its absence is accepted of has no field.
-		"tls_cert_file":         {},
-		"tls_key_file":          {},
-		"tls_ca_file":           {},
-		"allow_anonymous_read":  {value: "false"},
-		"allow_anonymous_write": {value: "false"},
-		"cors_origins":          {},
-		"job_worker_count":      {value: "0"},
-		"job_http_allow":        {},
+		"cors_origins":     {},
+		"job_worker_count": {value: "0"},
+		"job_http_allow":   {},
+	}
+	// What is only accepted together.
+	beside := map[string]map[string]string{
+		"tls_cert_file": {"tls_key_file": "k"},
+		"tls_key_file":  {"tls_cert_file": "c"},
+		"tls_ca_file":   {"tls_cert_file": "c", "tls_key_file": "k"},
 	}
 	fields := map[string]bool{}
 	for _, s := range new(Config).settings() {
@@ -149,12 +153,17 @@ func TestEverySettingIsAppliedFromFileAndEnvironment(t *testing.T) {
 			}
 			text = fmt.Sprintf("%s: [%s]\n", s.name, strings.Join(items, ", "))
 		}
+		env := []string{"KVS_" + strings.ToUpper(s.name) + "=" + v.value}
+		for name, value := range beside[s.name] {
+			text += name + ": " + value + "\n"
+			env = append(env, "KVS_"+strings.ToUpper(name)+"="+value)
+		}
 		fromFile, err := load(t, "config.yaml", text)
 		if err != nil {
 			t.Errorf("%s: %v", s.name, err)
 			continue
 		}
-		fromEnv, err := Load("", []string{"KVS_" + strings.ToUpper(s.name) + "=" + v.value})
+		fromEnv, err := Load("", env)
 		if err != nil {
 			t.Errorf("%s in the environment: %v", s.name, err)
 			continue
@@ -232,15 +241,10 @@ func TestRefusals(t *testing.T) {
 		{"cluster_secret: short", []string{"cluster_secret", "5 bytes", "openssl rand -hex 32"}},
 		{"previous_secrets: ['']", []string{"previous_secrets: item 1"}},
 		{"cluster_secret: " + strings.Repeat("s", 32) + "\ncluster_secret_file: x", []string{"remove one"}},
-		{"auth_enabled: true", []string{"auth_enabled: client authentication is not in this version", "false"}},
-		{"tamper_logging_enabled: true", []string{"tamper_logging_enabled", "not in this version"}},
-		{"rate_limiting_enabled: true", []string{"rate_limiting_enabled", "not in this version"}},
 		{"backup_enabled: true", []string{"backup_enabled", "not in this version"}},
-		{"allow_anonymous_read: true", []string{"allow_anonymous_read", "not in this version"}},
-		{"allow_anonymous_write: true", []string{"allow_anonymous_write", "not in this version"}},
-		{"tls_cert_file: a.pem", []string{"tls_cert_file: TLS is not in this version"}},
-		{"tls_key_file: a.pem", []string{"tls_key_file"}},
-		{"tls_ca_file: a.pem", []string{"tls_ca_file"}},
+		{"tls_cert_file: a", []string{"tls_cert_file and tls_key_file", "set both"}},
+		{"tls_key_file: a", []string{"tls_cert_file and tls_key_file", "set both"}},
+		{"tls_ca_file: a", []string{"tls_ca_file", "there is no TLS"}},
 		{"cors_origins: ['*']", []string{"cors_origins: CORS is not in this version"}},
 		{"job_worker_count: 1", []string{"job_worker_count: the job queue is not in this version"}},
 		{"job_http_allow: [x]", []string{"job_http_allow"}},
@@ -296,7 +300,7 @@ func TestEnvironment(t *testing.T) {
 		"KVS_PORT=tcp://10.96.0.17:8080": "enableServiceLinks: false",
 		"KVS_SEED_NODE=a:1":              "unknown variable KVS_SEED_NODE: did you mean KVS_SEED_NODES?",
 		"KVS_SEED_NODES=a":               "KVS_SEED_NODES: item 1",
-		"KVS_AUTH_ENABLED=true":          "KVS_AUTH_ENABLED: client authentication is not in this version",
+		"KVS_BACKUP_ENABLED=true":        "not in this version",
 	} {
 		if _, err := Load("", []string{variable}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", variable, err)

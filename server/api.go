@@ -9,9 +9,11 @@ import (
 	"path"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"kvs/auth"
 	"kvs/cluster"
 	"kvs/storage"
 	"kvs/types"
@@ -26,6 +28,11 @@ type api struct {
 	metrics *metrics
 	mux     *http.ServeMux
 	forward forwarder
+	gate    gate
+	port    *tlsPort // nil: plain HTTP
+	tokens  *auth.ClientTokens
+	people  *auth.Directory
+	audit   *auditor
 
 	nodeID    string
 	version   string
@@ -40,6 +47,7 @@ type api struct {
 	bodyGrace  time.Duration
 	bodies     budget
 
+	deciding sync.Mutex   // held while a change of users, groups or tokens is decided and written
 	stopping atomic.Bool  // no new request of a client is taken
 	inFlight atomic.Int64 // requests of clients that are being answered
 	leave    func()       // asks the node to stop
@@ -68,10 +76,10 @@ type peers interface {
 // path: package http's mux would answer an odd path with a redirect.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer a.recovered(w, r)
-	toNode := strings.HasPrefix(r.URL.Path, "/sync/")
+	toNode := strings.HasPrefix(r.URL.Path, "/sync/") && r.URL.Path != "/sync/merkle/root"
 	a.boundBody(w, r, toNode)
 	if c := connOf(r.Context()); c != nil {
-		c.fresh = false
+		c.begin(r)
 		if c.overCap && !toNode {
 			w.Header().Set("Connection", "close")
 			a.refuse(w, r, c.limit.refusal())
@@ -89,6 +97,11 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err := checkPath(r.URL.EscapedPath(), r.URL.Path); err != nil {
+		req, entry := a.gate.enter(w, r, withToken, true)
+		if entry != nil {
+			err = entry
+			a.note(&req, err)
+		}
 		a.refuse(w, r, err)
 		return
 	}

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"net/http"
 
+	"kvs/auth"
 	"kvs/storage"
 	"kvs/types"
 )
 
 // batch answers POST /kv/_batch.
-func (a *api) batch(w http.ResponseWriter, r *http.Request) error {
+func (a *api) batch(w http.ResponseWriter, r *request) error {
 	if _, err := parseParams(r); err != nil {
 		return err
 	}
@@ -22,6 +23,7 @@ func (a *api) batch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	a.permitAll(r, ops)
 	writes := false
 	for i := range ops {
 		writes = writes || ops[i].err == nil && ops[i].op.Kind != storage.OpGet
@@ -32,15 +34,21 @@ func (a *api) batch(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	case a.peers.Mode() == types.ModeSyncing:
-		return a.forward.send(w, r, body, a.peers)
+		return a.forward.send(w, r.Request, body, a.peers)
 	}
-	results, err := a.runBatch(r.Context(), ops, atomic, writes)
+	results, err := a.runBatch(r, ops, atomic, writes)
 	if errors.Is(err, types.ErrTooLarge) {
 		return batchTooLarge.refuse("%s", err)
 	}
 	if err != nil {
 		return err
 	}
+	for i := range results {
+		if results[i].Err = r.conceal(results[i].Err); results[i].Err != nil {
+			a.noteAt(r, string(ops[i].op.Ref.Key), results[i].Err)
+		}
+	}
+	r.noted = true
 	if first := firstFailure(results); atomic && first != nil {
 		failed := *first
 		failed.members = appendResults(append(failed.members, ','), ops, results)
@@ -56,7 +64,7 @@ func (a *api) batch(w http.ResponseWriter, r *http.Request) error {
 
 // runBatch carries the operations out. Those that are wrong by themselves never
 // reach the store; in an atomic batch they keep the others from it.
-func (a *api) runBatch(ctx context.Context, ops []batchOp, atomic, writes bool) ([]storage.Result, error) {
+func (a *api) runBatch(r *request, ops []batchOp, atomic, writes bool) ([]storage.Result, error) {
 	results := make([]storage.Result, len(ops))
 	todo := make([]storage.Op, 0, len(ops))
 	index := make([]int, 0, len(ops)) // of todo in ops
@@ -74,16 +82,19 @@ func (a *api) runBatch(ctx context.Context, ops []batchOp, atomic, writes bool) 
 	case !writes && !atomic:
 		// Reads alone need no commit, and no disk with room.
 		for k, i := range index {
-			results[i] = a.readOp(ctx, &todo[k])
+			results[i] = a.readOp(r.Context(), &todo[k])
 		}
 		return results, nil
 	case len(todo) == 0:
 		return results, nil
 	}
-	if err := a.healAll(ctx, todo); err != nil {
-		return nil, err
+	for k, i := range index {
+		// What stays damaged fails by itself, in the committer.
+		if err := a.prepare(r, &todo[k], ops[i].conditional); err != nil && !errors.Is(err, types.ErrCorrupt) {
+			return nil, err
+		}
 	}
-	done, err := a.store.Write(ctx, todo, atomic)
+	done, err := a.store.Write(r.Context(), todo, atomic)
 	if err != nil {
 		return nil, err
 	}
@@ -97,23 +108,30 @@ func (a *api) runBatch(ctx context.Context, ops []batchOp, atomic, writes bool) 
 func (a *api) readOp(ctx context.Context, op *storage.Op) storage.Result {
 	rec, err := a.read(ctx, op.Ref)
 	if err == nil && op.Guard != nil {
-		err = op.Guard(&rec)
+		err = op.Guard(&storage.View{Current: &rec, Meta: rec.Meta})
 	}
 	return storage.Result{Record: rec, Err: err}
 }
 
-// healAll heals damaged records before operations whose outcome depends on what
-// is there; see readable.
-func (a *api) healAll(ctx context.Context, ops []storage.Op) error {
+// permitAll refuses the operations on keys that no scope covers, and makes the
+// committer ask for the rest.
+func (a *api) permitAll(r *request, ops []batchOp) {
+	by := r.actor()
 	for i := range ops {
-		if ops[i].Kind == storage.OpPut && ops[i].Guard == nil {
+		o := &ops[i]
+		if o.err != nil {
 			continue
 		}
-		if _, err := a.read(ctx, ops[i].Ref); err != nil && !errors.Is(err, types.ErrNotFound) && !errors.Is(err, types.ErrCorrupt) {
-			return err
+		scope := auth.ScopeWrite
+		if o.op.Kind == storage.OpGet {
+			scope = auth.ScopeRead
 		}
+		if o.err = r.mayKey(scope, o.op.Ref.Key); o.err != nil {
+			continue
+		}
+		o.conditional = o.op.Guard != nil
+		o.op.Guard, o.op.By = a.permit(r, o.op.Kind, o.op.Ref.Key, o.op.Guard), by
 	}
-	return nil
 }
 
 // firstFailure is what an atomic batch failed of: the first operation that is

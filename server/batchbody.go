@@ -17,8 +17,9 @@ const (
 
 // batchOp is one parsed operation, or what is wrong with it.
 type batchOp struct {
-	op  storage.Op
-	err error
+	op          storage.Op
+	conditional bool // it depends on what is there, apart from permissions
+	err         error
 }
 
 // parseBatch reads a batch's body in one pass. The values are slices of it. The
@@ -236,7 +237,7 @@ func textMember(name string, text []byte) (string, error) {
 
 // ifMatchGuard reads if_match: the uuid of a version, or what the If-Match
 // header takes.
-func ifMatchGuard(text []byte, kind string) (func(*types.Record) error, error) {
+func ifMatchGuard(text []byte, kind string) (guard, error) {
 	s, err := textMember("if_match", text)
 	if err != nil {
 		return nil, err

@@ -65,7 +65,7 @@ func (b *budget) take(ctx context.Context, n int64) bool {
 // readBody reads a request's body of limit bytes at most; tooLarge is what to
 // say of a larger one. The slice is new, and may be kept. The deadline for its
 // first part is set already (see boundBody).
-func (a *api) readBody(w http.ResponseWriter, r *http.Request, limit int64, tooLarge *problem) ([]byte, error) {
+func (a *api) readBody(w http.ResponseWriter, r *request, limit int64, tooLarge *problem) ([]byte, error) {
 	over := tooLarge.refuse("the body is larger than the %d bytes that are allowed", limit)
 	if r.ContentLength > limit {
 		return nil, over

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"net/http"
 
+	"kvs/auth"
 	"kvs/storage"
 	"kvs/storage/codec"
 	"kvs/types"
 )
 
 // conflicts answers GET /kv/_conflicts: the versions that lost, by key.
-func (a *api) conflicts(w http.ResponseWriter, r *http.Request) error {
+func (a *api) conflicts(w http.ResponseWriter, r *request) error {
 	p, err := parseParams(r, "prefix", "limit", "cursor")
 	if err != nil {
 		return err
@@ -20,6 +21,7 @@ func (a *api) conflicts(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	a.narrowConflicts(r, &o, auth.RightRead)
 	page, err := a.scan(r.Context(), o)
 	if err != nil {
 		return err
@@ -32,6 +34,7 @@ func (a *api) conflicts(w http.ResponseWriter, r *http.Request) error {
 		}
 		current, err := a.store.Lookup(losers[i].Ref)
 		switch {
+		case err == nil && r.mayRead(&current) != nil:
 		case err == nil:
 			winners[i] = current.UUID.String()
 		// The list is about the losers: it shows them also where the key's own
@@ -62,6 +65,37 @@ func (a *api) conflicts(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// narrowConflicts makes a scan pass over versions that the caller may not read,
+// or delete: by their own permissions, and by those that their keys have now.
+// Whoever closes a key has closed what lost under it, too.
+func (a *api) narrowConflicts(r *request, o *storage.ScanOptions, right auth.Right) {
+	r.narrow(o, right)
+	own := o.Visible
+	if own == nil {
+		return
+	}
+	o.Visible = func(rec *types.Record) bool {
+		key, _, _ := types.ParseConflictKey(rec.Key)
+		if !own(rec) {
+			return false
+		}
+		current, err := a.store.Lookup(types.DataRef(key))
+		return r.mayBeside(right, key, &current, err)
+	}
+}
+
+// mayBeside asks whether the current record of key, which err says could be had,
+// lets the caller have a version beside it.
+func (r *request) mayBeside(right auth.Right, key types.Key, current *types.Record, err error) bool {
+	switch {
+	case errors.Is(err, types.ErrNotFound):
+		return true // nothing is left but that version
+	case err != nil:
+		return r.who.AdminOf(key) // its permissions cannot be read
+	}
+	return r.who.May(right, key, &current.Meta)
+}
+
 // loserOf reads the version that a record of the conflicts namespace keeps.
 func loserOf(rec *types.Record) (types.Record, error) {
 	loser, err := codec.DecodeOne(rec.Value)
@@ -73,7 +107,7 @@ func loserOf(rec *types.Record) (types.Record, error) {
 
 // settle answers DELETE /kv/_conflicts/{uuid}: somebody looked at the version
 // that lost, and it need not be listed any longer.
-func (a *api) settle(w http.ResponseWriter, r *http.Request) error {
+func (a *api) settle(w http.ResponseWriter, r *request) error {
 	if _, err := parseParams(r); err != nil {
 		return err
 	}
@@ -88,7 +122,15 @@ func (a *api) settle(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.write(r.Context(), storage.Op{Kind: storage.OpDelete, Ref: ref})
+	_, err = a.write(r.Context(), storage.Op{Kind: storage.OpDelete, Ref: ref, By: r.actor(), Guard: func(v *storage.View) error {
+		// The version cannot have changed since it was found, its key can.
+		key, _, _ := types.ParseConflictKey(ref.Key)
+		current, err := v.Live(types.DataRef(key))
+		if (err != nil || current != nil) && !r.mayBeside(auth.RightDelete, key, current, err) {
+			return types.ErrNotFound
+		}
+		return nil
+	}})
 	if errors.Is(err, types.ErrNotFound) {
 		return errNoConflict(id.String())
 	}
@@ -105,8 +147,9 @@ func errNoConflict(id string) error {
 
 // findConflict looks for the one record of a version that lost. They are stored
 // by key, and there are few: settling is done by people.
-func (a *api) findConflict(r *http.Request, id types.VersionID) (types.Ref, error) {
+func (a *api) findConflict(r *request, id types.VersionID) (types.Ref, error) {
 	o := storage.ScanOptions{NS: types.NSConflicts, Limit: maxRangeLimit, KeysOnly: true}
+	a.narrowConflicts(r, &o, auth.RightDelete)
 	for {
 		page, err := a.scanStep(r.Context(), o)
 		if err != nil {

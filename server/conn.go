@@ -3,12 +3,16 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"kvs/utils/certs"
 )
 
 // conn is a client's connection. Beside the bytes it does two things that
@@ -16,23 +20,33 @@ import (
 // answer unread, and it puts what net/http refuses by itself (a request line or
 // headers that cannot be parsed, which no handler sees) into a problem
 // document.
+//
+// With TLS the layers are TCP, TLS, conn, net/http: a conn has plain text above
+// it, which is why it can do both. So net/http does not know of the TLS, and the
+// handshake is for conn to make, when net/http first reads.
 type conn struct {
-	net.Conn
-	limit *limitListener
+	net.Conn // the TLS connection, where there is one
+	limit    *limitListener
 	// overCap marks a connection beyond max_connections: it is kept for other
 	// nodes, and everybody else is refused on it.
 	overCap bool
 	closed  atomic.Bool
 
-	// fresh says that the bytes of a request have come and no handler has it
-	// yet: whatever is written then is net/http's own refusal. Set and cleared
-	// by the connection's one serving goroutine.
+	// fresh says that no handler has the request that is awaited or read:
+	// whatever is written then is net/http's own refusal. Set and cleared by the
+	// connection's one serving goroutine.
 	fresh bool
+
+	// Where there is TLS. All but tls belong to the serving goroutine.
+	tls    *tls.Conn
+	state  *tls.ConnectionState // nil before the handshake
+	failed bool                 // the handshake was no success
+	peer   certs.Peer           // what is known of the client's certificate
 
 	// writeBy is the write deadline in force; see Write.
 	writeBy time.Time
 	// taken says that somebody sets deadlines of their own: net/http clears all
-	// of them when it hands a hijacked connection over.
+	// of them, with SetDeadline, when it hands a hijacked connection over.
 	taken atomic.Bool
 }
 
@@ -42,6 +56,25 @@ const (
 	writeTimeout = time.Minute
 	writeChunk   = 64 << 10
 )
+
+// Read makes the TLS handshake before the first byte. For that there is the time
+// that net/http gives a client for a request's headers. To a handshake that fails
+// there is nothing to answer: for net/http the client is gone.
+func (c *conn) Read(b []byte) (int, error) {
+	if c.tls != nil && c.state == nil {
+		if c.failed = c.failed || !c.limit.port.handshake(c); c.failed {
+			return 0, io.EOF
+		}
+	}
+	return c.Conn.Read(b)
+}
+
+// begin hands a request to its handler: what is written from now on is no
+// refusal of net/http's.
+func (c *conn) begin(r *http.Request) {
+	c.fresh = false
+	r.TLS = c.state
+}
 
 func (c *conn) Write(b []byte) (int, error) {
 	if c.fresh && bytes.HasPrefix(b, []byte("HTTP/1.")) {
@@ -78,7 +111,17 @@ func (c *conn) extend() error {
 }
 
 func (c *conn) SetWriteDeadline(t time.Time) error {
-	c.taken.Store(true)
+	if !t.IsZero() || c.taken.Load() {
+		c.taken.Store(true)
+		return c.Conn.SetWriteDeadline(t)
+	}
+	// This is net/http, which after every answer lifts what it may have set. The
+	// next answer has its deadline from Write.
+	if c.tls == nil {
+		return nil
+	}
+	// TLS may have something to write in between.
+	c.writeBy = time.Time{}
 	return c.Conn.SetWriteDeadline(t)
 }
 
@@ -156,7 +199,9 @@ func followConns(s *http.Server) {
 		return context.WithValue(ctx, connKey{}, c)
 	}
 	s.ConnState = func(c net.Conn, state http.ConnState) {
-		if own, ok := c.(*conn); ok && state == http.StateActive {
+		// A connection that is kept turns active only with a request that can be
+		// read: whether the next one can, shows while it is idle.
+		if own, ok := c.(*conn); ok && (state == http.StateActive || state == http.StateIdle) {
 			own.fresh = true
 		}
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -43,6 +44,78 @@ func TestOwnRefusals(t *testing.T) {
 			t.Errorf("%.60q: %d %s", c.request, a.status, a.body)
 		}
 		checkProblem(t, a)
+	}
+}
+
+// TestOwnRefusalsOfLaterRequests: on a connection that was kept as well.
+func TestOwnRefusalsOfLaterRequests(t *testing.T) {
+	n := startNode(t)
+	c, err := net.Dial("tcp", n.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	r := bufio.NewReader(c)
+	for _, request := range []string{"GET /health HTTP/1.1\r\nHost: h\r\n\r\n", "GET /health HTTP/1.1\r\nHost: h\r\n\r\n", "nonsense\r\n\r\n"} {
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := readAnswer(t, resp)
+		if want := map[bool]int{true: 200, false: 400}[strings.HasPrefix(request, "GET")]; a.status != want {
+			t.Errorf("%.20q: %d %s", request, a.status, a.body)
+		}
+	}
+}
+
+// deadlines notes the write deadlines that are set.
+type deadlines struct {
+	net.Conn
+	set []time.Time
+}
+
+func (d *deadlines) Write(b []byte) (int, error)   { return len(b), nil }
+func (d *deadlines) SetDeadline(t time.Time) error { return d.SetWriteDeadline(t) }
+func (d *deadlines) SetWriteDeadline(t time.Time) error {
+	d.set = append(d.set, t)
+	return nil
+}
+
+// TestWriteDeadline: every answer has one, not just a connection's first, until
+// somebody takes the deadlines over.
+func TestWriteDeadline(t *testing.T) {
+	for _, secure := range []*tls.Conn{nil, {}} {
+		d := &deadlines{}
+		c := &conn{Conn: d, tls: secure}
+		write := func() {
+			t.Helper()
+			if _, err := c.Write(make([]byte, 3*writeChunk)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		last := func() time.Time { return d.set[len(d.set)-1] }
+		for range 3 {
+			write()
+			if left := time.Until(last()); left < writeTimeout/2 || left > writeTimeout {
+				t.Errorf("%s is left", left)
+			}
+			_ = c.SetWriteDeadline(time.Time{}) // net/http, after the answer
+			c.writeBy = time.Now().Add(-time.Second)
+		}
+		_ = c.SetDeadline(time.Time{}) // net/http, when it hands the connection over
+		write()
+		own := time.Now().Add(time.Second)
+		_ = c.SetWriteDeadline(own)
+		write()
+		_ = c.SetWriteDeadline(time.Time{})
+		write()
+		if tail := d.set[len(d.set)-3:]; !tail[0].IsZero() || !tail[1].Equal(own) || !tail[2].IsZero() {
+			t.Errorf("%v", d.set)
+		}
 	}
 }
 
@@ -184,7 +257,7 @@ func TestConnectionCap(t *testing.T) {
 	a := ask(over, "/health")
 	n.want(a, 503, "too_many_connections")
 	checkProblem(t, a)
-	n.want(ask(open(), "/sync/merkle/root"), 200, "")
+	n.want(ask(open(), "/sync/push"), 404, "feature_disabled") // what serves nodes here
 
 	// Beyond what is kept for nodes as well: told at once, without a request.
 	var more []net.Conn
@@ -225,7 +298,7 @@ func TestStopping(t *testing.T) {
 	n.stopping.Store(true)
 	a := n.do("GET", "/kv/a", "")
 	n.want(a, 503, "shutting_down")
-	n.want(n.do("GET", "/sync/merkle/root", ""), 200, "")
+	n.want(n.do("GET", "/sync/push", ""), 404, "feature_disabled") // what serves nodes here
 }
 
 // TestPanic: a handler's panic is an answer, and the node goes on.

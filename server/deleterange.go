@@ -1,18 +1,18 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strconv"
 
+	"kvs/auth"
 	"kvs/storage"
 	"kvs/types"
 )
 
 // deleteRange answers DELETE /kv/_range: it deletes what is under the prefix
 // when it comes by, and nothing that is written there meanwhile.
-func (a *api) deleteRange(w http.ResponseWriter, r *http.Request) error {
+func (a *api) deleteRange(w http.ResponseWriter, r *request) error {
 	p, err := parseParams(r, "prefix")
 	if err != nil {
 		return err
@@ -28,13 +28,14 @@ func (a *api) deleteRange(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	o.KeysOnly, o.Limit = true, maxRangeLimit
+	r.narrow(&o, auth.RightDelete)
 	deleted := 0
 	for more := true; more; {
 		page, err := a.scanStep(r.Context(), o)
 		if err != nil {
 			return err
 		}
-		n, err := a.deleteAll(r.Context(), page.Records)
+		n, err := a.deleteAll(r, page.Records)
 		if err != nil {
 			return err
 		}
@@ -53,21 +54,21 @@ func (a *api) deleteRange(w http.ResponseWriter, r *http.Request) error {
 var errOverwritten = errors.New("overwritten meanwhile")
 
 // deleteAll deletes these versions, and gives how many were still current.
-func (a *api) deleteAll(ctx context.Context, records []types.Record) (int, error) {
+func (a *api) deleteAll(r *request, records []types.Record) (int, error) {
 	if len(records) == 0 {
 		return 0, nil
 	}
-	ops := make([]storage.Op, len(records))
+	ops, by := make([]storage.Op, len(records)), r.actor()
 	for i := range records {
-		seen := records[i].UUID
-		ops[i] = storage.Op{Kind: storage.OpDelete, Ref: records[i].Ref, Guard: func(cur *types.Record) error {
-			if cur == nil || cur.UUID != seen {
+		seen := records[i].UUID // whose permissions the scan has asked
+		ops[i] = storage.Op{Kind: storage.OpDelete, Ref: records[i].Ref, By: by, Guard: func(v *storage.View) error {
+			if v.Current == nil || v.Current.UUID != seen {
 				return errOverwritten
 			}
 			return nil
 		}}
 	}
-	results, err := a.store.Write(ctx, ops, false)
+	results, err := a.store.Write(r.Context(), ops, false)
 	if err != nil {
 		return 0, err
 	}

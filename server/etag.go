@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"kvs/storage"
 	"kvs/types"
 )
 
@@ -31,6 +32,8 @@ func parseConditions(h http.Header) (c conditions, err error) {
 	c.noneMatch, err = parseETags(h, "If-None-Match")
 	return c, err
 }
+
+func (c conditions) any() bool { return c.match != nil || c.noneMatch != nil }
 
 // parseETags reads a header; several fields of one name are one list.
 func parseETags(h http.Header, name string) (*etags, error) {
@@ -100,11 +103,12 @@ func (e *etags) has(id types.VersionID, weak bool) bool {
 // a write, nil where nothing is asked. A delete of what is not there is not
 // found, whatever was asked: preconditions count only where the answer would be
 // a success without them (RFC 9110, 13.2.1).
-func (c conditions) guard(del bool) func(cur *types.Record) error {
-	if c.match == nil && c.noneMatch == nil {
+func (c conditions) guard(del bool) guard {
+	if !c.any() {
 		return nil
 	}
-	return func(cur *types.Record) error {
+	return func(v *storage.View) error {
+		cur := v.Current
 		switch {
 		case cur == nil && del:
 			return types.ErrNotFound

@@ -2,25 +2,30 @@ package server
 
 import (
 	"net/http"
+	"strings"
 
+	"kvs/auth"
 	"kvs/types"
 )
 
 // get answers GET and HEAD of a key. It is the hot path: without parameters and
 // preconditions it does no more than read the record and append the answer.
-func (a *api) get(w http.ResponseWriter, r *http.Request) error {
+func (a *api) get(w http.ResponseWriter, r *request) error {
 	key, err := keyOf(r)
 	if err != nil {
 		return err
 	}
-	p, err := parseParams(r, "raw", "revisions")
+	if err := r.mayKey(auth.ScopeRead, key); err != nil {
+		return err
+	}
+	p, err := parseParams(r, "raw", "revisions", "metadata")
 	if err != nil {
 		return err
 	}
-	if revisions, err := p.flag("revisions"); err != nil {
+	if other, err := a.aspect(p); err != nil {
 		return err
-	} else if revisions {
-		return a.revisions(r.Context(), w, key, p)
+	} else if other != nil {
+		return other(w, r, key)
 	}
 	raw, err := p.flag("raw")
 	if err != nil {
@@ -32,6 +37,9 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 	}
 	rec, err := a.read(r.Context(), types.DataRef(key))
 	if err != nil {
+		return err
+	}
+	if err := r.mayRead(&rec); err != nil {
 		return err
 	}
 	if cond.match != nil && !cond.match.strong(rec.UUID) {
@@ -52,6 +60,28 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 		return append(b, '}', '\n')
 	})
 	return nil
+}
+
+// aspect gives what answers for a key instead of its value, if that is asked
+// for.
+func (a *api) aspect(p params) (func(http.ResponseWriter, *request, types.Key) error, error) {
+	var asked []string
+	for _, name := range []string{"raw", "revisions", "metadata"} {
+		if on, err := p.flag(name); err != nil {
+			return nil, err
+		} else if on {
+			asked = append(asked, name)
+		}
+	}
+	switch {
+	case len(asked) > 1:
+		return nil, invalidParameter.refuse("parameters %s ask for different answers", strings.Join(asked, " and "))
+	case len(asked) == 1 && asked[0] == "revisions":
+		return a.revisions, nil
+	case len(asked) == 1 && asked[0] == "metadata":
+		return a.metadata, nil
+	}
+	return nil, nil
 }
 
 // sendRaw answers with the value itself. What somebody stored must not run as a

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"kvs/auth"
 	"kvs/cluster"
 	"kvs/config"
 	"kvs/storage"
@@ -97,12 +98,18 @@ type testNode struct {
 	left  chan struct{} // closed when the node was asked to stop
 }
 
+// testSecret is the secret of all test nodes.
+const testSecret = auth.Secret("a secret of thirty-two bytes or more")
+
 // testConfig is a configuration for tests: no fsync, no watermark.
 func testConfig(t *testing.T) config.Config {
 	t.Helper()
 	cfg := config.Default()
 	cfg.NodeID, cfg.Port, cfg.DataDir = "n1", 0, t.TempDir()
 	cfg.SyncWrites, cfg.MinFreeDisk = false, 0
+	cfg.ClusterSecret = testSecret
+	// What these are for has tests of its own.
+	cfg.AuthEnabled, cfg.RateLimitingEnabled, cfg.TamperLoggingEnabled = false, false, false
 	return cfg
 }
 
@@ -113,8 +120,13 @@ func startNode(t *testing.T, adjust ...func(*config.Config)) *testNode {
 		f(&cfg)
 	}
 	log := slog.New(slog.DiscardHandler)
+	trust, err := newTrust(cfg, log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	o := storeOptions(cfg, log)
 	o.ScrubEvery = -1
+	o.Hooks = append(o.Hooks, trust.hooks()...)
 	store, err := storage.Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +136,10 @@ func startNode(t *testing.T, adjust ...func(*config.Config)) *testNode {
 			t.Error(err)
 		}
 	})
-	n := &testNode{t: t, api: newAPI(cfg, store, Options{Log: log, Version: "test"}), left: make(chan struct{})}
+	if err := trust.start(t.Context(), store); err != nil {
+		t.Fatal(err)
+	}
+	n := &testNode{t: t, api: newAPI(cfg, store, trust, Options{Log: log, Version: "test"}), left: make(chan struct{})}
 	n.peers = &fakePeers{alone: alone{api: n.api, address: "127.0.0.1:1"}, state: types.ModeNormal, roster: 3}
 	n.api.peers = n.peers
 	n.api.leave = func() { close(n.left) }

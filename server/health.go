@@ -27,7 +27,7 @@ type progressJSON struct {
 }
 
 // health answers GET /health: the node is up and serves /kv.
-func (a *api) health(w http.ResponseWriter, r *http.Request) error {
+func (a *api) health(w http.ResponseWriter, r *request) error {
 	if _, err := parseParams(r); err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (a *api) health(w http.ResponseWriter, r *http.Request) error {
 }
 
 // ready answers GET /ready: whether to send clients here.
-func (a *api) ready(w http.ResponseWriter, r *http.Request) error {
+func (a *api) ready(w http.ResponseWriter, r *request) error {
 	if _, err := parseParams(r); err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) error {
 }
 
 // merkleRoot answers GET /sync/merkle/root.
-func (a *api) merkleRoot(w http.ResponseWriter, r *http.Request) error {
+func (a *api) merkleRoot(w http.ResponseWriter, r *request) error {
 	if _, err := parseParams(r); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ const reservedConns = 64
 type limitListener struct {
 	net.Listener
 	most int
+	port *tlsPort // nil: plain HTTP; set before the first connection
 
 	open    atomic.Int64
 	refused atomic.Uint64
@@ -38,7 +39,12 @@ func (l *limitListener) Accept() (net.Conn, error) {
 		}
 		n := int(l.open.Add(1))
 		if n <= l.most+reservedConns {
-			return &conn{Conn: c, limit: l, overCap: n > l.most}, nil
+			own := &conn{Conn: c, limit: l, overCap: n > l.most}
+			if l.port != nil {
+				own.tls = l.port.server(c)
+				own.Conn = own.tls
+			}
+			return own, nil
 		}
 		l.release()
 		l.refuse(c)
@@ -61,16 +67,29 @@ func (l *limitListener) refuse(c net.Conn) {
 		defer func() { <-l.refusing }()
 		defer c.Close()
 		_ = c.SetDeadline(time.Now().Add(time.Second))
-		if _, err := c.Write(wholeAnswer(l.refusal())); err != nil {
+		if l.port == nil {
+			sayLast(c, l.refusal())
 			return
 		}
-		// A close with the request unread resets the connection, and the client
-		// might not see the answer.
-		if h, ok := c.(interface{ CloseWrite() error }); ok {
-			_ = h.CloseWrite()
+		secure := l.port.server(c)
+		if secure.Handshake() == nil {
+			sayLast(secure, l.refusal())
 		}
-		_, _ = io.CopyN(io.Discard, c, 64<<10)
 	})
+}
+
+// sayLast writes an answer and ends the connection for writing; the caller
+// closes it, and has set its deadline.
+func sayLast(c net.Conn, r *refusal) {
+	if _, err := c.Write(wholeAnswer(r)); err != nil {
+		return
+	}
+	// A close with the request unread resets the connection, and the client
+	// might not see the answer.
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
+		_ = h.CloseWrite()
+	}
+	_, _ = io.CopyN(io.Discard, c, 64<<10)
 }
 
 func (l *limitListener) refusal() *refusal {

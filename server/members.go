@@ -1,9 +1,11 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -31,7 +33,7 @@ type memberJSON struct {
 }
 
 // members answers GET /members/.
-func (a *api) members(w http.ResponseWriter, r *http.Request) error {
+func (a *api) members(w http.ResponseWriter, r *request) error {
 	if _, err := parseParams(r); err != nil {
 		return err
 	}
@@ -53,21 +55,15 @@ func writeAny(w http.ResponseWriter, status int, v any) error {
 }
 
 // join answers POST /members/join {"address":"host:port"}.
-func (a *api) join(w http.ResponseWriter, r *http.Request) error {
+func (a *api) join(w http.ResponseWriter, r *request) error {
 	if _, err := parseParams(r); err != nil {
-		return err
-	}
-	body, err := a.readBody(w, r, maxSmallBody, badRequest)
-	if err != nil {
 		return err
 	}
 	var ask struct {
 		Address string `json:"address"`
 	}
-	d := json.NewDecoder(strings.NewReader(string(body)))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&ask); err != nil || d.More() {
-		return invalidBody.refuse(`want {"address":"host:port"}`)
+	if err := a.readSmall(w, r, &ask, `{"address":"host:port"}`); err != nil {
+		return err
 	}
 	if !hostPort(ask.Address) {
 		return invalidBody.refuse(`"address": want host:port of any node, not %.80q`, ask.Address)
@@ -78,9 +74,48 @@ func (a *api) join(w http.ResponseWriter, r *http.Request) error {
 	return writeAny(w, http.StatusOK, map[string]string{"status": "joined", "address": ask.Address})
 }
 
+// readSmall reads a body of a few words into v; want shows what it is to be.
+func (a *api) readSmall(w http.ResponseWriter, r *request, v any, want string) error {
+	body, err := a.readBody(w, r, maxSmallBody, badRequest)
+	if err != nil {
+		return err
+	}
+	// encoding/json alone would take text that is not UTF-8 for other text, and of
+	// a member that is given twice the last.
+	if body, err = validJSON(body); err == nil {
+		err = membersOnce(body)
+	}
+	if err == nil {
+		d := json.NewDecoder(bytes.NewReader(body))
+		d.DisallowUnknownFields()
+		err = d.Decode(v)
+	}
+	if err != nil {
+		return invalidBody.refuse("want %s: %s", want, err)
+	}
+	return nil
+}
+
+// membersOnce refuses a valid JSON object in which two members have one name, in
+// whatever case, as encoding/json takes them.
+func membersOnce(doc []byte) error {
+	if doc[0] != '{' {
+		return nil
+	}
+	s, seen := scanner{b: doc}, map[string]bool{}
+	return s.object(0, func(text []byte) error {
+		name := strings.ToLower(memberName(text))
+		if seen[name] {
+			return fmt.Errorf("member %.40s is given twice", text)
+		}
+		seen[name] = true
+		return s.value(1)
+	})
+}
+
 // leaveCluster answers POST /members/leave: this node goes off the roster, and
 // stops once it has said so.
-func (a *api) leaveCluster(w http.ResponseWriter, r *http.Request) error {
+func (a *api) leaveCluster(w http.ResponseWriter, r *request) error {
 	if _, err := parseParams(r); err != nil {
 		return err
 	}
@@ -97,7 +132,7 @@ func (a *api) leaveCluster(w http.ResponseWriter, r *http.Request) error {
 
 // remove answers DELETE /members/{id}: a node that will not come back goes off
 // the roster.
-func (a *api) remove(w http.ResponseWriter, r *http.Request) error {
+func (a *api) remove(w http.ResponseWriter, r *request) error {
 	if _, err := parseParams(r); err != nil {
 		return err
 	}

@@ -70,10 +70,10 @@ func (t *meter) observe(status int, took time.Duration) {
 }
 
 // serveMetrics answers GET /metrics.
-func (a *api) serveMetrics(w http.ResponseWriter, r *http.Request) error {
+func (a *api) serveMetrics(w http.ResponseWriter, r *request) error {
 	if _, err := parseParams(r); err != nil {
 		return err
 	}
-	a.metrics.handler.ServeHTTP(w, r)
+	a.metrics.handler.ServeHTTP(w, r.Request)
 	return nil
 }

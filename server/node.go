@@ -10,9 +10,11 @@ import (
 	"sync"
 	"time"
 
+	"kvs/auth"
 	"kvs/cluster"
 	"kvs/config"
 	"kvs/storage"
+	"kvs/utils/certs"
 	"kvs/utils/oneport"
 )
 
@@ -30,6 +32,8 @@ type Node struct {
 	log      *slog.Logger
 	api      *api
 	store    *storage.Store
+	trust    *trust
+	tls      *tlsPort         // nil: plain HTTP
 	cluster  *cluster.Cluster // nil without clustering
 	listener *limitListener
 	http     *http.Server
@@ -50,6 +54,7 @@ const (
 	requestPoll     = 5 * time.Millisecond
 	connectionGrace = 2 * time.Second
 	leaveGrace      = 10 * time.Second
+	showGrace       = 2 * time.Second
 )
 
 // New opens the data directory and binds the port; nothing is answered before
@@ -70,32 +75,47 @@ func New(cfg config.Config, o Options) (_ *Node, err error) {
 			n.down.run() // what it has to say is less than err
 		}
 	}()
-	if n.store, err = storage.Open(storeOptions(cfg, o.Log)); err != nil {
+	if n.trust, err = newTrust(cfg, o.Log); err != nil {
+		return nil, err
+	}
+	if n.tls, err = newTLSPort(certs.Files{Cert: cfg.TLSCertFile, Key: cfg.TLSKeyFile, CA: cfg.TLSCAFile}, o.Log); err != nil {
+		return nil, err
+	}
+	so := storeOptions(cfg, o.Log)
+	so.Hooks = append(so.Hooks, n.trust.hooks()...)
+	if n.store, err = storage.Open(so); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
 	}
 	n.down.push("close the store", n.store.Close)
+	if err := n.trust.start(context.Background(), n.store); err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
+	}
 
 	ln, packets, err := o.Network.Listen(bindAddress(cfg))
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s (bind_address, port), for TCP and UDP: %w", bindAddress(cfg), err)
 	}
 	n.listener = newLimitListener(ln, cfg.MaxConnections)
+	n.listener.port = n.tls
 	n.down.push("close the port", func() error {
 		return errors.Join(unlessClosed(n.listener.Close()), unlessClosed(packets.Close()))
 	})
 	if n.address, err = advertised(cfg, ln.Addr()); err != nil {
 		return nil, err
 	}
-	n.api = newAPI(cfg, n.store, o)
+	n.api = newAPI(cfg, n.store, n.trust, o)
 	n.api.leave = n.stopDeparted
+	n.api.port = n.tls
+	dial := n.tls.dial(o.Network.DialContext)
 	if cfg.ClusteringEnabled {
-		if err := n.joinUp(o.Network, packets); err != nil {
+		n.tls.warnHost(n.address)
+		if err := n.joinUp(dial, packets); err != nil {
 			return nil, err
 		}
 	} else {
 		n.api.peers = alone{api: n.api, address: n.address, mode: modeOf(cfg)}
 	}
-	n.api.forward = newForwarder(n.store.Identity().UUID.String(), o.Network.DialContext)
+	n.api.forward = newForwarder(n.store.Identity().UUID.String(), dial)
 	n.down.push("close forwarding connections", func() error { n.api.forward.close(); return nil })
 	n.api.metrics.registry.MustRegister(&collector{n.api, n.listener})
 	n.api.mux = n.api.routes()
@@ -104,9 +124,11 @@ func New(cfg config.Config, o Options) (_ *Node, err error) {
 }
 
 // newAPI makes the part of a node that answers, still without its peers.
-func newAPI(cfg config.Config, store *storage.Store, o Options) *api {
+func newAPI(cfg config.Config, store *storage.Store, t *trust, o Options) *api {
+	tokens := auth.NewClientTokens(auth.ClientTokensOptions{Keys: t.keys})
 	return &api{
 		store: store, log: o.Log, metrics: newMetrics(),
+		gate: t.gate(cfg, tokens), tokens: tokens, people: t.people, audit: t.audit,
 		nodeID: cfg.NodeID, version: o.Version, started: time.Now(),
 		clustered: cfg.ClusteringEnabled, revisionLimit: revisionLimit(cfg),
 		maxValue: cfg.MaxJSONSize, defaultTTL: cfg.DefaultTTL, bodyGrace: bodyGrace,
@@ -145,6 +167,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.cluster != nil {
 		wg.Go(func() { ended <- wrap("cluster", n.cluster.Run(run)) })
 	}
+	wg.Go(func() { n.tls.watchExpiry(run) })
 	served := make(chan error, 1)
 	go func() { served <- n.http.Serve(n.listener) }()
 	n.down.push("close the connections", func() error { return n.closeConnections(served) })
@@ -155,6 +178,13 @@ func (n *Node) Run(ctx context.Context) error {
 			n.sayGoodbye()
 		}
 		return nil
+	})
+	noting, enough := context.WithCancel(run)
+	noted := make(chan error, 1)
+	go func() { noted <- n.trust.audit.run(noting, n.asker()) }()
+	n.down.push("end the tamper log", func() error {
+		enough()
+		return errors.Join(<-noted, n.showLast())
 	})
 	n.down.push("end the requests", n.endRequests)
 	n.sayStarted()
@@ -203,6 +233,26 @@ func (n *Node) sayGoodbye() {
 	if err := n.cluster.Leave(ctx); err != nil {
 		n.log.Warn("not everything could be pushed before the stop; it is kept, and pushed after the next start", "error", err)
 	}
+}
+
+// asker is the way to the other nodes, nil without a cluster.
+func (n *Node) asker() asker {
+	if n.cluster == nil {
+		return nil
+	}
+	return n.cluster
+}
+
+// showLast shows the peers where the tamper log ends, so that nothing of it is
+// left unwitnessed while the node is off.
+func (n *Node) showLast() error {
+	if n.cluster == nil || n.trust.audit.log == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), showGrace)
+	defer cancel()
+	n.trust.audit.show(ctx, n.cluster)
+	return nil
 }
 
 // closeConnections ends the listener and all connections.

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -15,7 +14,7 @@ import (
 // for obeyed.
 type params map[string]string
 
-func parseParams(r *http.Request, known ...string) (params, error) {
+func parseParams(r *request, known ...string) (params, error) {
 	if r.URL.RawQuery == "" {
 		return nil, nil
 	}

@@ -26,17 +26,24 @@ var (
 	invalidJSON      = &problem{400, "invalid_json", "Invalid JSON", 0}
 	invalidParameter = &problem{400, "invalid_parameter", "Invalid parameter", 0}
 	invalidBody      = &problem{400, "invalid_body", "Invalid body", 0}
+	unauthorized     = &problem{401, "unauthorized", "Not authenticated", 0}
+	forbidden        = &problem{403, "forbidden", "Not allowed", 0}
 	keyNotFound      = &problem{404, "key_not_found", "Key not found", 0}
 	notFound         = &problem{404, "not_found", "Not found", 0}
 	memberNotFound   = &problem{404, "member_not_found", "Member not found", 0}
+	userNotFound     = &problem{404, "user_not_found", "User not found", 0}
+	groupNotFound    = &problem{404, "group_not_found", "Group not found", 0}
+	tokenNotFound    = &problem{404, "token_not_found", "Token not found", 0}
 	featureDisabled  = &problem{404, "feature_disabled", "Feature disabled", 0}
 	methodNotAllowed = &problem{405, "method_not_allowed", "Method not allowed", 0}
 	bodyTimeout      = &problem{408, "body_timeout", "The body came too slowly", 0}
+	nameTaken        = &problem{409, "name_taken", "Name taken", 0}
 	preconditionFail = &problem{412, "precondition_failed", "Precondition failed", 0}
 	valueTooLarge    = &problem{413, "value_too_large", "Value too large", 0}
 	batchTooLarge    = &problem{413, "batch_too_large", "Batch too large", 0}
 	batchAborted     = &problem{424, "batch_aborted", "Another operation of the batch failed", 0}
 	unsupported      = &problem{415, "unsupported_media", "Unsupported media", 0}
+	rateLimited      = &problem{429, "rate_limited", "Too many requests", 0}
 	headersTooLarge  = &problem{431, "headers_too_large", "Request header fields too large", 0}
 	internalError    = &problem{500, "internal", "Internal error", 0}
 	corruptRecord    = &problem{500, "corrupt_record", "Corrupt record", 0}
@@ -56,7 +63,8 @@ var (
 // problems are all rows, for the metrics, which exist from the start, and for
 // what net/http refuses by itself.
 var problems = []*problem{
-	badRequest, invalidKey, invalidJSON, invalidParameter, invalidBody, keyNotFound, notFound,
+	badRequest, invalidKey, invalidJSON, invalidParameter, invalidBody, unauthorized, forbidden, keyNotFound,
+	notFound, userNotFound, groupNotFound, tokenNotFound, nameTaken, rateLimited,
 	memberNotFound, featureDisabled, methodNotAllowed, bodyTimeout, preconditionFail, valueTooLarge,
 	batchTooLarge, unsupported, batchAborted, headersTooLarge, internalError, corruptRecord, notImplemented, joinFailed,
 	readOnly, syncing, clockSkew, shuttingDown, tooManyConns, overloaded, noPeer, notReplicated, diskFull,

@@ -5,19 +5,28 @@ import (
 	"net/http"
 	"strconv"
 
+	"kvs/auth"
 	"kvs/storage"
 	"kvs/types"
 )
 
 // put answers PUT and POST of a key.
-func (a *api) put(w http.ResponseWriter, r *http.Request) error {
+func (a *api) put(w http.ResponseWriter, r *request) error {
 	key, err := keyOf(r)
 	if err != nil {
 		return err
 	}
-	p, err := parseParams(r, "ttl", "w", "timeout")
+	if err := r.mayKey(auth.ScopeWrite, key); err != nil {
+		return err
+	}
+	p, err := parseParams(r, "ttl", "w", "timeout", "metadata")
 	if err != nil {
 		return err
+	}
+	if metadata, err := p.flag("metadata"); err != nil {
+		return err
+	} else if metadata {
+		return a.putMetadata(w, r, key, p)
 	}
 	acks, err := a.parseAcks(p)
 	if err != nil {
@@ -41,17 +50,21 @@ func (a *api) put(w http.ResponseWriter, r *http.Request) error {
 		Raw:         v.raw,
 		ContentType: v.contentType,
 		TTL:         v.ttl,
-		Guard:       cond.guard(false),
+		Guard:       a.permit(r, storage.OpPut, key, cond.guard(false)),
+		By:          r.actor(),
 	}
-	if op.Guard != nil {
-		if err := a.readable(r, op.Ref); err != nil {
-			return err
-		}
+	if err := a.prepare(r, &op, cond.any()); err != nil {
+		return err
 	}
 	res, err := a.write(r.Context(), op)
 	if err != nil {
 		return err
 	}
+	return a.written(w, r, acks, res)
+}
+
+// written answers a write, once enough nodes have it.
+func (a *api) written(w http.ResponseWriter, r *request, acks acks, res storage.Result) error {
 	replicas, err := a.await(r.Context(), acks, res)
 	if err != nil {
 		return err
@@ -74,9 +87,12 @@ func (a *api) put(w http.ResponseWriter, r *http.Request) error {
 }
 
 // delete answers DELETE of a key.
-func (a *api) delete(w http.ResponseWriter, r *http.Request) error {
+func (a *api) delete(w http.ResponseWriter, r *request) error {
 	key, err := keyOf(r)
 	if err != nil {
+		return err
+	}
+	if err := r.mayKey(auth.ScopeWrite, key); err != nil {
 		return err
 	}
 	p, err := parseParams(r, "w", "timeout")
@@ -94,11 +110,16 @@ func (a *api) delete(w http.ResponseWriter, r *http.Request) error {
 	if err := a.writable(); err != nil {
 		return err
 	}
-	ref := types.DataRef(key)
-	if err := a.readable(r, ref); err != nil {
+	op := storage.Op{
+		Kind:  storage.OpDelete,
+		Ref:   types.DataRef(key),
+		Guard: a.permit(r, storage.OpDelete, key, cond.guard(true)),
+		By:    r.actor(),
+	}
+	if err := a.prepare(r, &op, cond.any()); err != nil {
 		return err
 	}
-	res, err := a.write(r.Context(), storage.Op{Kind: storage.OpDelete, Ref: ref, Guard: cond.guard(true)})
+	res, err := a.write(r.Context(), op)
 	if err != nil {
 		return err
 	}
@@ -109,12 +130,17 @@ func (a *api) delete(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// readable heals the record of ref where it is damaged, before a write whose
-// outcome depends on what is there: the committer takes a damaged record for an
-// absent one.
-func (a *api) readable(r *http.Request, ref types.Ref) error {
-	_, err := a.read(r.Context(), ref)
-	if errors.Is(err, types.ErrNotFound) {
+// prepare heals the record that an operation depends on where it is damaged:
+// the committer would refuse it. What nobody can heal may be overwritten,
+// unless that would pass by a condition or a permission.
+func (a *api) prepare(r *request, op *storage.Op, conditional bool) error {
+	free := op.Kind == storage.OpPut && !conditional && r.who.AdminOf(op.Ref.Key)
+	op.OverDamaged = free
+	if op.Kind == storage.OpPut && op.Guard == nil {
+		return nil
+	}
+	_, err := a.read(r.Context(), op.Ref)
+	if errors.Is(err, types.ErrNotFound) || free && errors.Is(err, types.ErrCorrupt) {
 		return nil // the committer's business
 	}
 	return err

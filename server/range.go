@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"kvs/auth"
 	"kvs/storage"
 	"kvs/types"
 )
@@ -16,7 +17,7 @@ const (
 )
 
 // getRange answers GET /kv/_range.
-func (a *api) getRange(w http.ResponseWriter, r *http.Request) error {
+func (a *api) getRange(w http.ResponseWriter, r *request) error {
 	p, err := parseParams(r, "start_key", "end_key", "prefix", "limit", "cursor", "keys_only", "delimiter", "reverse")
 	if err != nil {
 		return err
@@ -25,6 +26,7 @@ func (a *api) getRange(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	r.narrow(&o, auth.RightRead)
 	page, err := a.scan(r.Context(), o)
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ const (
 )
 
 // readValue reads what a PUT brings.
-func (a *api) readValue(w http.ResponseWriter, r *http.Request, p params) (value, error) {
+func (a *api) readValue(w http.ResponseWriter, r *request, p params) (value, error) {
 	var v value
 	var err error
 	if v.ttl, err = p.duration("ttl", a.defaultTTL, 0, maxTTL); err != nil {
@@ -201,7 +201,7 @@ func memberName(text []byte) string {
 }
 
 // keyOf gives the key that a request's path names.
-func keyOf(r *http.Request) (types.Key, error) { return parseKey(r.PathValue("path")) }
+func keyOf(r *request) (types.Key, error) { return parseKey(r.PathValue("path")) }
 
 // parseKey checks a key that a client names.
 func parseKey(s string) (types.Key, error) {

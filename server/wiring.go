@@ -14,7 +14,6 @@ import (
 	"kvs/features/revisions"
 	"kvs/storage"
 	"kvs/types"
-	"kvs/utils/oneport"
 )
 
 // storeOptions maps the configuration onto the store's.
@@ -48,15 +47,10 @@ func revisionLimit(cfg config.Config) int {
 }
 
 // joinUp makes the cluster's side of the node.
-func (n *Node) joinUp(network oneport.Network, packets net.PacketConn) error {
-	secrets, err := auth.LoadSecret(secretOptions(n.cfg))
-	if err != nil {
-		return err
-	}
-	n.warnExposed(secrets)
-	keys := auth.DeriveKeys(secrets)
-	id := n.store.Identity()
+func (n *Node) joinUp(dial dialFunc, packets net.PacketConn) error {
+	keys, id := n.trust.keys, n.store.Identity()
 	tokens := auth.NewNodeTokens(auth.NodeTokensOptions{Keys: keys, Node: id.UUID, MaxClockSkew: n.cfg.MaxClockSkew})
+	var err error
 	n.cluster, err = cluster.New(cluster.Options{
 		UUID:               id.UUID,
 		NodeID:             n.cfg.NodeID,
@@ -65,11 +59,12 @@ func (n *Node) joinUp(network oneport.Network, packets net.PacketConn) error {
 		Seeds:              n.cfg.SeedNodes,
 		ReadOnly:           n.cfg.ReadOnly,
 		Packets:            packets,
-		Dial:               network.DialContext,
+		Dial:               dial,
 		GossipKey:          keys.Gossip,
 		PreviousGossipKeys: keys.PreviousGossip,
 		Authorize:          tokens.Authorize,
-		Authenticate:       tokens.Authenticate,
+		Authenticate:       tokens.Caller,
+		Calls:              map[string]cluster.Call{witnessCall: n.trust.audit.take},
 		GossipMin:          n.cfg.GossipIntervalMin,
 		GossipMax:          n.cfg.GossipIntervalMax,
 		SyncInterval:       n.cfg.SyncInterval,
@@ -92,15 +87,11 @@ func (n *Node) joinUp(network oneport.Network, packets net.PacketConn) error {
 
 // putOwn writes a record of the node itself, such as its roster entry.
 func (n *Node) putOwn(ctx context.Context, ref types.Ref, value []byte) error {
-	results, err := n.store.Write(ctx, []storage.Op{{Kind: storage.OpPut, Ref: ref, Value: value}}, false)
+	results, err := n.store.Write(ctx, []storage.Op{{Kind: storage.OpPut, Ref: ref, Value: value, OverDamaged: true}}, false)
 	if err != nil {
 		return err
 	}
 	return results[0].Err
-}
-
-func secretOptions(cfg config.Config) auth.SecretOptions {
-	return auth.SecretOptions{Secret: cfg.ClusterSecret, File: cfg.ClusterSecretFile, Previous: cfg.PreviousSecrets}
 }
 
 func modeOf(cfg config.Config) types.Mode {
@@ -152,24 +143,29 @@ func hostPort(s string) bool {
 }
 
 // warnExposed says loudly what is only good on one's own machine.
-func (n *Node) warnExposed(secrets auth.Secrets) {
+func (n *Node) warnExposed() {
 	if ip := net.ParseIP(n.cfg.BindAddress); n.cfg.BindAddress == "localhost" || ip != nil && ip.IsLoopback() {
 		return
 	}
-	if secrets.Automatic {
+	if n.trust.secrets.Automatic {
 		n.log.Warn("this node listens beyond this machine with the automatic cluster secret, which nodes elsewhere do not have; "+
-			"make one with `openssl rand -hex 32` and set cluster_secret on every node", "bind_address", n.cfg.BindAddress, "file", secrets.File)
+			"make one with `kvs secret new` and set cluster_secret or cluster_secret_file on every node", "bind_address", n.cfg.BindAddress, "file", n.trust.secrets.File)
+	}
+	if !n.cfg.AuthEnabled {
+		n.log.Warn("this node listens beyond this machine, and anybody who reaches it may read and write: clients are not authenticated; "+
+			"set auth_enabled, or bind it to 127.0.0.1", "bind_address", n.cfg.BindAddress)
+	}
+	if n.cfg.TLSCertFile == "" {
+		n.log.Warn("this node listens beyond this machine without TLS: whoever can read the network sees data and tokens; "+
+			"`kvs tls init` makes certificates (tls_cert_file, tls_key_file, tls_ca_file)", "bind_address", n.cfg.BindAddress)
 	}
 }
 
 // sayStarted tells people where the node is.
 func (n *Node) sayStarted() {
 	id := n.store.Identity()
-	n.log.Info("serving", "url", "http://"+n.address, "listening", n.Addr(), "node_id", n.cfg.NodeID,
+	n.log.Info("serving", "url", n.tls.scheme()+"://"+n.address, "listening", n.Addr(), "node_id", n.cfg.NodeID,
 		"uuid", id.UUID.String(), "joined", time.UnixMilli(id.Joined).UTC().Format(time.RFC3339), "data_dir", n.cfg.DataDir,
 		"clustering", n.cfg.ClusteringEnabled)
-	if ip := net.ParseIP(n.cfg.BindAddress); n.cfg.BindAddress != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		n.log.Warn("this node listens beyond this machine, and anybody who reaches it may read and write: clients are not authenticated (auth_enabled); "+
-			"bind it to 127.0.0.1, or let only whom you trust reach the port", "bind_address", n.cfg.BindAddress)
-	}
+	n.warnExposed()
 }

@@ -21,14 +21,22 @@ type commit struct {
 	now  int64       // Unix ms, one reading for the whole commit
 	read *badger.Txn // the state before the commit
 
-	current map[types.Ref]*types.Record // what this commit read or made current; nil = absent
-	journal []undo                      // how to take current back
-	entries []entry
-	deltas  []delta
-	changes []Staged
-	recount map[uint32]bool // buckets whose leaf must be counted anew from disk
-	size    int             // bytes, as Badger counts a transaction, at most
-	units   int
+	current  map[types.Ref]*types.Record // what this commit read or made current; nil = absent
+	journal  []undo                      // how to take current back
+	entries  []entry
+	deltas   []delta
+	changes  []Staged
+	recount  map[uint32]bool // buckets whose leaf must be counted anew from disk
+	size     int             // bytes, as Badger counts a transaction, at most
+	units    int
+	forHooks bool // they are called even if there are no changes
+}
+
+// source is where a change comes from.
+type source struct {
+	unit   int
+	by     *Actor
+	merged bool
 }
 
 type undo struct {
@@ -126,7 +134,7 @@ func (c *commit) remember(ref types.Ref, rec *types.Record) {
 }
 
 // put makes rec current in place of old, which is what record gave, or nil.
-func (c *commit) put(rec types.Record, old *types.Record, unit int) {
+func (c *commit) put(rec types.Record, old *types.Record, from source) {
 	e := merkle.EntryOf(&rec)
 	encoded := codec.Append(make([]byte, 0, codec.Size(&rec)), &rec)
 	// The ring keeps the value: as a part of this, so that it does not keep the
@@ -145,31 +153,32 @@ func (c *commit) put(rec types.Record, old *types.Record, unit int) {
 		c.set(purgeKey(rec.PurgeAt, rec.Ref), nil)
 	}
 	c.deltas = append(c.deltas, delta{e, false})
-	c.changes = append(c.changes, Staged{Old: old, New: rec, Unit: unit})
+	c.changes = append(c.changes, Staged{Old: old, New: rec, Unit: from.unit, By: from.by, Merged: from.merged})
 	c.remember(rec.Ref, &rec)
 }
 
 // merge lets rec and the current record of its key decide, and keeps the loser
 // of a conflict. unit marks the changes of one atomic batch.
 func (c *commit) merge(rec types.Record, unit int) error {
+	from := source{unit: unit, merged: true}
 	old, err := c.record(rec.Ref)
 	switch {
 	case errors.Is(err, types.ErrCorrupt):
 		// A copy that can be read is better than one that cannot. What the
 		// tree holds for the key is not known, so its bucket is counted anew.
 		c.recountBucket(rec.Ref)
-		c.put(rec, nil, unit)
+		c.put(rec, nil, from)
 		c.s.counters.repaired.Add(1)
 		return nil
 	case err != nil:
 		return err
 	case old == nil:
-		c.put(rec, nil, unit)
+		c.put(rec, nil, from)
 		return nil
 	}
 	m := types.Merge(*old, rec)
 	if m.Second {
-		c.put(m.Winner, old, unit)
+		c.put(m.Winner, old, from)
 	}
 	if m.Conflict && rec.NS == types.NSData {
 		return c.keepLoser(m.Winner, m.Loser)
@@ -218,8 +227,8 @@ func (c *commit) newUnit() int {
 func (c *commit) apply() error {
 	defer c.read.Discard()
 	s := c.s
-	for _, h := range s.opts.Hooks {
-		if len(c.changes) > 0 {
+	if len(c.changes) > 0 || c.forHooks {
+		for _, h := range s.opts.Hooks {
 			h.Stage(&HookTx{h.Keyspace(), c}, c.changes)
 		}
 	}
@@ -258,6 +267,9 @@ func (c *commit) apply() error {
 func (c *commit) publish() {
 	s := c.s
 	if len(c.changes) == 0 {
+		if c.forHooks {
+			c.tellHooks()
+		}
 		return
 	}
 	s.tree.Update(func(u merkle.Updater) {
@@ -280,8 +292,12 @@ func (c *commit) publish() {
 	for bucket := range c.recount {
 		s.recountNow(bucket)
 	}
+	c.tellHooks() // before anybody is woken: what they know of the changes is then true
 	s.ring.announce()
-	for _, h := range s.opts.Hooks {
+}
+
+func (c *commit) tellHooks() {
+	for _, h := range c.s.opts.Hooks {
 		h.Committed(c.seq, c.changes)
 	}
 }

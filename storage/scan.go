@@ -18,6 +18,9 @@ type ScanOptions struct {
 	Delimiter  string    // fold keys that hold it after the prefix into one common prefix
 	KeysOnly   bool      // records without values
 	Reverse    bool      // from the end
+	// Visible, if any, says which records there are as far as the caller is
+	// concerned: the others count for nothing, common prefixes included.
+	Visible func(*types.Record) bool
 }
 
 // ScanPage is a part of a range.
@@ -55,7 +58,7 @@ func (s *Store) Scan(ctx context.Context, o ScanOptions) (ScanPage, error) {
 			s.reportCorrupt(err)
 			return page, err
 		}
-		if !rec.Live(now) {
+		if !rec.Live(now) || o.Visible != nil && !o.Visible(&rec) {
 			r.it.Next()
 			continue
 		}

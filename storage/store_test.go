@@ -70,7 +70,8 @@ func TestGuardsSerialize(t *testing.T) {
 				n, _ := strconv.Atoi(string(cur.Value))
 				res, err := s.Write(context.Background(), []storage.Op{{
 					Kind: storage.OpPut, Ref: ref, Value: []byte(strconv.Itoa(n + 1)),
-					Guard: func(now *types.Record) error {
+					Guard: func(v *storage.View) error {
+						now := v.Current
 						if now == nil || now.UUID != cur.UUID {
 							return stale
 						}

@@ -20,6 +20,7 @@ const (
 	OpPut OpKind = iota
 	OpDelete
 	OpGet
+	OpMeta // writes the value that is there again, with what the guard made of View.Meta
 )
 
 // Op is one operation of a client.
@@ -30,11 +31,36 @@ type Op struct {
 	Raw         bool          // the value is bytes, not JSON
 	ContentType string        // of a raw value
 	TTL         time.Duration // 0 = never expires
+	KeepTTL     bool          // OpMeta: the expiry stays as it is, and TTL says nothing
 
-	// Guard, if any, is called in the committer with the live record of the
-	// key, nil if there is none. Its error becomes Result.Err, and nothing is
-	// staged. It must be quick, and not use the store.
-	Guard func(current *types.Record) error
+	// Guard, if any, is called in the committer. Its error becomes Result.Err,
+	// and nothing is staged. It must be quick, and use the store only through
+	// the view.
+	Guard func(v *View) error
+	// OverDamaged lets a put take a record that cannot be read for absent.
+	// Without it the operation fails with a *CorruptError.
+	OverDamaged bool
+	By          *Actor // for the hooks; nil: this node itself
+}
+
+// View is what a guard sees: the state at its operation's place in the commit.
+type View struct {
+	Current *types.Record // the live record of the key; nil if there is none
+	// Meta is what the new version will have: that of Current, else
+	// Options.DefaultMeta. The guard may change all but the content type.
+	Meta types.Meta
+
+	c *commit
+}
+
+// Live gives the live record of any other key, nil if there is none. The error
+// is a *CorruptError.
+func (v *View) Live(ref types.Ref) (*types.Record, error) {
+	rec, err := v.c.record(ref)
+	if err != nil || rec == nil || !rec.Live(v.c.now) {
+		return nil, err
+	}
+	return rec, nil
 }
 
 // Result answers one Op.
@@ -87,7 +113,11 @@ func opSize(op *Op) int {
 	if op.Kind == OpGet {
 		return 0
 	}
-	return 3*(len(op.Ref.Key)+entryOverhead) + entrySize(0, recordOverhead+len(op.Ref.Key)+len(op.Value))
+	value := len(op.Value)
+	if op.Kind == OpMeta {
+		value = valueThreshold // of a larger one the transaction holds a pointer
+	}
+	return 3*(len(op.Ref.Key)+entryOverhead) + entrySize(0, recordOverhead+len(op.Ref.Key)+value)
 }
 
 const (
@@ -146,40 +176,42 @@ func (w *clientWork) stage(c *commit, i int) {
 // do decides one operation at this point of the commit.
 func (c *commit) do(op *Op, unit int) Result {
 	old, err := c.record(op.Ref)
-	if errors.Is(err, types.ErrCorrupt) && op.Kind != OpGet {
-		// Whoever asks has tried the peers (see Repair). Refusing for ever
-		// would lock the key; the new version is later than any lost one.
+	if errors.Is(err, types.ErrCorrupt) && op.Kind == OpPut && op.OverDamaged {
+		// The new version is later than any that is lost.
 		c.recountBucket(op.Ref)
 		old, err = nil, nil
 	}
 	if err != nil {
 		return Result{Err: err}
 	}
-	live := old
-	if live != nil && !live.Live(c.now) {
-		live = nil
+	v := View{Current: old, Meta: c.s.opts.DefaultMeta, c: c}
+	if old != nil && !old.Live(c.now) {
+		v.Current = nil
+	}
+	if v.Current != nil {
+		v.Meta = v.Current.Meta
 	}
 	if op.Guard != nil {
-		if err := op.Guard(live); err != nil {
+		if err := op.Guard(&v); err != nil {
 			return Result{Err: err}
 		}
 	}
-	if live == nil && op.Kind != OpPut {
+	if v.Current == nil && op.Kind != OpPut {
 		return Result{Err: types.ErrNotFound}
 	}
 	if op.Kind == OpGet {
-		return Result{Record: *live}
+		return Result{Record: *v.Current}
 	}
-	rec, err := c.version(op, old, live)
+	rec, err := c.version(op, old, &v)
 	if err != nil {
 		return Result{Err: err}
 	}
-	c.put(rec, old, unit)
-	return Result{Record: rec, Created: live == nil, Seq: c.seq}
+	c.put(rec, old, source{unit: unit, by: op.By})
+	return Result{Record: rec, Created: v.Current == nil, Seq: c.seq}
 }
 
 // version makes the record that op writes over old.
-func (c *commit) version(op *Op, old, live *types.Record) (types.Record, error) {
+func (c *commit) version(op *Op, old *types.Record, v *View) (types.Record, error) {
 	s := c.s
 	var context types.Context
 	if old != nil {
@@ -199,20 +231,24 @@ func (c *commit) version(op *Op, old, live *types.Record) (types.Record, error) 
 		Ref:     op.Ref,
 		Version: types.Version{Timestamp: ts, Origin: s.identity.UUID, OriginJoined: s.identity.Joined, UUID: types.VersionID(id)},
 		Context: context,
-		Meta:    s.opts.DefaultMeta,
+		Meta:    v.Meta,
 		Value:   op.Value,
-	}
-	if live != nil {
-		rec.Meta = live.Meta
 	}
 	rec.Meta.ContentType = op.ContentType
 	if op.Raw {
 		rec.Flags |= types.FlagRaw
 	}
-	if op.Kind == OpDelete {
+	switch op.Kind {
+	case OpDelete:
 		rec.Flags, rec.Value, rec.Meta.ContentType = types.FlagTombstone, nil, ""
-	} else if op.TTL > 0 {
+	case OpMeta:
+		live := v.Current
+		rec.Flags, rec.Value, rec.Meta.ContentType, rec.ExpiresAt = live.Flags, live.Value, live.Meta.ContentType, live.ExpiresAt
+	}
+	if op.TTL > 0 && !op.KeepTTL && op.Kind != OpDelete {
 		rec.ExpiresAt = ts.Millis() + min(max(op.TTL.Milliseconds(), 1), math.MaxInt64/4)
+	} else if !op.KeepTTL {
+		rec.ExpiresAt = 0
 	}
 	rec.PurgeAt = types.PurgeTime(rec.Tombstone(), ts, rec.ExpiresAt, s.Horizon(), s.opts.TombstoneGrace.Milliseconds())
 	return rec, nil
