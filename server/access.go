@@ -30,14 +30,23 @@ const (
 type request struct {
 	*http.Request
 	who  *auth.Principal // nil only where access is open
-	from string          // the client's address, as far as it is known
+	gate *gate           // that let it in
 
 	noted bool // what was refused of it is in the tamper log already
 }
 
 // actor is who makes the request, for what is kept about a change.
 func (r *request) actor() *storage.Actor {
-	return &storage.Actor{Subject: r.who.Subject, Token: r.who.TokenID, Address: r.from}
+	return &storage.Actor{Subject: r.who.Subject, Token: r.who.TokenID, Address: r.from()}
+}
+
+// from is the client's address, as far as it is known.
+func (r *request) from() string {
+	addr := r.gate.address(r.Request)
+	if !addr.IsValid() {
+		return ""
+	}
+	return addr.String()
 }
 
 // everybody is who makes requests on a node that asks nobody who they are.
@@ -53,9 +62,7 @@ type gate struct {
 // enter finds out who makes a request, and refuses whoever is nobody, may not do
 // this at all, or comes too often.
 func (g *gate) enter(w http.ResponseWriter, r *http.Request, need access, limited bool) (request, error) {
-	req := request{Request: r, who: everybody}
-	addr := g.address(r)
-	req.from = textOf(addr)
+	req := request{Request: r, who: everybody, gate: g}
 	var failed error
 	if g.authenticator != nil {
 		req.who, failed = g.authenticator.Identify(r)
@@ -63,9 +70,11 @@ func (g *gate) enter(w http.ResponseWriter, r *http.Request, need access, limite
 	if g.limiter != nil && limited {
 		// Whoever shows no valid token is known by their address alone; so a
 		// flood of forged ones is bounded too.
-		key := ratelimit.AddressKey(addr)
+		var key ratelimit.Key
 		if failed == nil && req.who.TokenID != "" {
 			key = ratelimit.SubjectKey(req.who.Subject)
+		} else {
+			key = ratelimit.AddressKey(g.address(r))
 		}
 		if err := g.spend(w, key); err != nil {
 			return req, err
@@ -77,16 +86,18 @@ func (g *gate) enter(w http.ResponseWriter, r *http.Request, need access, limite
 	return req, g.allow(w, req.who, need)
 }
 
+// known reports whether a request that anybody may make shows a good token.
+func (g *gate) known(r *http.Request) bool {
+	if g.authenticator == nil {
+		return true
+	}
+	who, err := g.authenticator.Identify(r)
+	return err == nil && who.TokenID != ""
+}
+
 // address is where a request comes from, as far as it is known.
 func (g *gate) address(r *http.Request) netip.Addr {
 	return ratelimit.ClientAddress(r.RemoteAddr, r.Header["X-Forwarded-For"], g.proxies)
-}
-
-func textOf(addr netip.Addr) string {
-	if !addr.IsValid() {
-		return ""
-	}
-	return addr.String()
 }
 
 // allow asks for what a call needs of everybody.

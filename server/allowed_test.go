@@ -155,21 +155,32 @@ func (w *world) tryPut(p *person, live map[string]types.Record) int {
 	headers, holds := w.condition(rec, ok)
 	want := metasOf(live)
 	status, meta := w.canPut(p, want, key)
+	query := pick(w.rng, []string{"", "", "?ttl=1h"})
+	words := plainRefusal
+	if status == 200 && query != "" && w.wouldEnd(p, rec) {
+		status, words = 403, "expire earlier"
+	}
 	if status < 300 && !holds {
 		status = 412
 	}
 	if status < 300 {
 		want[key] = meta
 	}
-	a := w.as(p.token, pick(w.rng, []string{"PUT", "POST"}), kvPath(key), `"new"`, headers...)
+	a := w.as(p.token, pick(w.rng, []string{"PUT", "POST"}), kvPath(key)+query, `"new"`, headers...)
 	if ok && !p.may("r", key, rec.Meta) && strings.Contains(same(a), rec.UUID.String()) {
 		w.t.Errorf("%s: the refusal names the version of %s, which is not theirs to read: %s", p, key, a.body)
 	}
 	// Neither condition nor existence shows in a refusal.
-	if status == 403 && p.covers("write", key) && a.body != plainRefusal {
+	if status == 403 && p.covers("write", key) && a.body != words && (words == plainRefusal || !strings.Contains(a.body, words)) {
 		w.t.Errorf("%s: put of %s: %s", p, key, a.body)
 	}
-	return w.answers(p, fmt.Sprint("put ", key, headers), a, status, want)
+	return w.answers(p, fmt.Sprint("put ", key, query, headers), a, status, want)
+}
+
+// wouldEnd: an hour to live is less than the key has, and the right to delete it
+// is missing. All that expires here was given an hour.
+func (w *world) wouldEnd(p *person, rec types.Record) bool {
+	return rec.ExpiresAt == 0 && !p.may("d", string(rec.Key), rec.Meta)
 }
 
 const plainRefusal = `{"title":"Not allowed","status":403,"code":"forbidden","detail":"the key's permissions, or those of the nearest key above it, do not let this token write here"}` + "\n"
@@ -226,7 +237,9 @@ func (w *world) tryMetadata(p *person, live map[string]types.Record) int {
 		status = 403
 	case !ok:
 	case p.subject == rec.Meta.Owner, p.admin(key), !owners && p.may("w", key, rec.Meta):
-		if status = 412; holds {
+		if status = 412; p.subject != rec.Meta.Owner && change["ttl"] == "1h" && w.wouldEnd(p, rec) {
+			status = 403
+		} else if holds {
 			status, want[key] = 200, next
 		}
 	case p.may("r", key, rec.Meta):

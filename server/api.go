@@ -47,10 +47,11 @@ type api struct {
 	bodyGrace  time.Duration
 	bodies     budget
 
-	deciding sync.Mutex   // held while a change of users, groups or tokens is decided and written
-	stopping atomic.Bool  // no new request of a client is taken
-	inFlight atomic.Int64 // requests of clients that are being answered
-	leave    func()       // asks the node to stop
+	searching chan struct{} // a slot for each scan that passes over what is hidden
+	deciding  sync.Mutex    // held while a change of users, groups or tokens is decided and written
+	stopping  atomic.Bool   // no new request of a client is taken
+	inFlight  atomic.Int64  // requests of clients that are being answered
+	leave     func()        // asks the node to stop
 }
 
 // peers is what requests ask of the cluster. It is wider than an interface

@@ -120,6 +120,9 @@ func (t *auditor) take(ctx context.Context, from types.NodeID, body []byte) ([]b
 	return nil, t.witness.Take(ctx, from, body)
 }
 
+// maxStrange is how many bytes of a path a stranger gets into the log.
+const maxStrange = 100
+
 // note keeps a refused request.
 func (a *api) note(r *request, err error) {
 	if r.noted {
@@ -128,6 +131,9 @@ func (a *api) note(r *request, err error) {
 	what := r.Method + " " + r.URL.Path
 	if key, ok := strings.CutPrefix(r.URL.Path, "/kv/"); ok {
 		what = key
+	}
+	if r.who == nil {
+		what = what[:min(len(what), maxStrange)]
 	}
 	a.noteAt(r, what, err)
 }
@@ -149,7 +155,7 @@ func (a *api) noteAt(r *request, what string, err error) {
 		}
 		reason = p.code
 	}
-	by := storage.Actor{Address: r.from}
+	by := storage.Actor{Address: r.from()}
 	if r.who != nil {
 		by = *r.actor()
 	}

@@ -34,6 +34,7 @@ func TestAuthBodies(t *testing.T) {
 			`{"scopes":["read:a//b"]}`, `{"scopes":["read:.."]}`, `{"scopes":["read:a/../b"]}`, `{"scopes":["read:a\u0000"]}`, `{"scopes":["read:a\n"]}`,
 			`{"scopes":["read:` + "\xff" + `"]}`, `{"scopes":["read","read"]}`, `{"scopes":["read","unknown"]}`, `{"scopes":["*"]}`, `{"scopes":["read,write"]}`, `{"scopes":["read write"]}`,
 			`{"scopes":["read:` + strings.Repeat("x", 1025) + `"]}`, `{"scopes":["read"],"scopes":["admin"]}`, `{"scopes":["read"],"Scopes":["admin"]}`, `{"scopes":["read"],"\u0073copes":["admin"]}`,
+			`{"scopes":["read"],"ſcopes":["admin"]}`, `{"scopes":["read"]` + strings.Repeat(`,"x":1`, 2000) + `}`,
 			`{"scopes":["read"],"expires_in":""}`, `{"scopes":["read"],"expires_in":"0"}`, `{"scopes":["read"],"expires_in":"0s"}`, `{"scopes":["read"],"expires_in":"-1h"}`,
 			`{"scopes":["read"],"expires_in":"1ms"}`, `{"scopes":["read"],"expires_in":"999ms"}`, `{"scopes":["read"],"expires_in":"11y"}`, `{"scopes":["read"],"expires_in":"3651d"}`,
 			`{"scopes":["read"],"expires_in":"100000000h"}`, `{"scopes":["read"],"expires_in":"9223372036854775807ns"}`, `{"scopes":["read"],"expires_in":"1e3h"}`, `{"scopes":["read"],"expires_in":"1"}`,

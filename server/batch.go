@@ -130,7 +130,7 @@ func (a *api) permitAll(r *request, ops []batchOp) {
 			continue
 		}
 		o.conditional = o.op.Guard != nil
-		o.op.Guard, o.op.By = a.permit(r, o.op.Kind, o.op.Ref.Key, o.op.Guard), by
+		o.op.Guard, o.op.By = a.permit(r, &o.op), by
 	}
 }
 

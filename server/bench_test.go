@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"kvs/auth"
 	"kvs/config"
 	"kvs/storage"
 	"kvs/types"
@@ -42,10 +43,15 @@ func BenchmarkGet(b *testing.B) {
 	go bare.Serve(ln)
 	defer bare.Close()
 
-	b.Run("bare", func(b *testing.B) { load(b, ln.Addr().String()) })
-	b.Run("kvs", func(b *testing.B) { load(b, n.Addr()) })
-	b.Run("bare again", func(b *testing.B) { load(b, ln.Addr().String()) })
-	b.Run("kvs again", func(b *testing.B) { load(b, n.Addr()) })
+	token, _, err := n.api.tokens.Issue(auth.Root, auth.Scopes{{Scope: auth.ScopeAdmin}}, time.Hour)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, again := range []string{"", " again"} {
+		b.Run("bare"+again, func(b *testing.B) { load(b, ln.Addr().String(), "") })
+		b.Run("kvs, anonymous"+again, func(b *testing.B) { load(b, n.Addr(), "") })
+		b.Run("kvs, with a token"+again, func(b *testing.B) { load(b, n.Addr(), "Authorization: Bearer "+token+"\r\n") })
+	}
 }
 
 func fetch(b *testing.B, url string) string {
@@ -62,9 +68,9 @@ func fetch(b *testing.B, url string) string {
 }
 
 // load sends b.N requests over raw connections, which cost the client little.
-func load(b *testing.B, addr string) {
+func load(b *testing.B, addr, header string) {
 	const conns = 64
-	request := []byte("GET /kv/a HTTP/1.1\r\nHost: bench\r\n\r\n")
+	request := []byte("GET /kv/a HTTP/1.1\r\nHost: bench\r\n" + header + "\r\n")
 	var wg sync.WaitGroup
 	start := time.Now()
 	for i := range conns {
@@ -96,5 +102,6 @@ func benchConfig(b *testing.B) config.Config {
 	cfg := config.Default()
 	cfg.NodeID, cfg.Port, cfg.DataDir = "n1", 0, b.TempDir()
 	cfg.SyncWrites, cfg.MinFreeDisk, cfg.ClusteringEnabled = false, 0, false
+	cfg.ClusterSecret, cfg.AllowAnonymousRead, cfg.RateLimitRequests = testSecret, true, 1_000_000_000
 	return cfg
 }

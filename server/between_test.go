@@ -1,11 +1,13 @@
 package server
 
 import (
-	"io"
+	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
 	"kvs/auth"
+	"kvs/auth/authtest"
 	"kvs/features/tamperlog"
 )
 
@@ -22,7 +24,8 @@ func TestBetweenNodes(t *testing.T) {
 	for _, on := range []bool{true, false} {
 		cfg := nodeConfig(t, "one")
 		cfg.AuthEnabled, cfg.TamperLoggingEnabled = on, true
-		n, _ := fullNode(t, cfg, nil, io.Discard)
+		logged := &lockedBuffer{}
+		n, _ := fullNode(t, cfg, nil, logged)
 		admin, _ := issue(t, n.api.tokens, auth.Root, "admin")
 		nodes := auth.NewNodeTokens(auth.NodeTokensOptions{Keys: n.trust.keys, Node: n.store.Identity().UUID})
 		for _, path := range append([]string{"/sync/nothing", "/sync/", "/sync/merkle/root/", "/sync/x/", "/sync/x/nothing", "/sync/%70ush"}, betweenPaths...) {
@@ -56,6 +59,35 @@ func TestBetweenNodes(t *testing.T) {
 				path := pathOf(pattern)
 				if a := askAs(t, n, nodes.Sign(method, path), method, path, ""); a.status != 401 {
 					t.Errorf("%s %s with a node token: %d %s", method, path, a.status, a.body)
+				}
+			}
+		}
+		// Forged ones neither, each from a host of its own, so that each is logged.
+		if on {
+			i := 0
+			forged := authtest.Forgeries(string(cfg.ClusterSecret), n.store.Now())
+			for name, token := range forged {
+				req, err := http.NewRequest("POST", "http://h/sync/push", http.NoBody)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.RemoteAddr = fmt.Sprintf("10.0.%d.%d:1", i/256, i%256)
+				i++
+				req.Header.Set("Authorization", "Bearer "+token)
+				w := &statusOnly{header: http.Header{}}
+				if n.api.ServeHTTP(w, req); w.status != 401 {
+					t.Errorf("%s between nodes: %d", name, w.status)
+				}
+			}
+			text := logged.String()
+			if !strings.Contains(text, "10.0.1.1") {
+				t.Error("strangers are not in the log")
+			}
+			for name, token := range forged {
+				for _, part := range append(strings.Split(token, "."), token) {
+					if len(part) >= 12 && strings.Contains(text, part) {
+						t.Errorf("%s: a part of it is in the log", name)
+					}
 				}
 			}
 		}

@@ -253,6 +253,14 @@ func TestForwardedReads(t *testing.T) {
 	if n.want(a, 401, "unauthorized"); !strings.Contains(a.header.Get("Www-Authenticate"), "invalid_token") {
 		t.Errorf("%v", a.header)
 	}
+	// So do its limits.
+	slow := secureNode(t, limited(1))
+	n.peers.set(func(p *fakePeers) { p.peer = slow.addr })
+	n.want(n.as(token, "GET", "/kv/none", ""), 404, "")
+	a = n.as(token, "GET", "/kv/none", "")
+	if n.want(a, 429, "rate_limited"); a.header.Get("Retry-After") == "" || a.header.Get("Ratelimit-Limit") != "1" {
+		t.Errorf("%v", a.header)
+	}
 	// Saying that one is a node that passes a request on opens nothing.
 	n.want(n.do("GET", "/kv/shown", "", forwardedBy, n.store.Identity().UUID.String()), 401, "unauthorized")
 	other.want(other.do("GET", "/kv/shown", "", forwardedBy, n.store.Identity().UUID.String()), 401, "unauthorized")

@@ -23,7 +23,8 @@ const forwardedBy = "Kvs-Forwarded-By"
 // The headers that matter to a read, and to its answer.
 var (
 	requestHeaders = []string{"Authorization", "If-Match", "If-None-Match", "Content-Type"}
-	answerHeaders  = []string{"Content-Type", "Content-Length", "Etag", "Retry-After", "Www-Authenticate", "X-Content-Type-Options", "Content-Security-Policy"}
+	answerHeaders  = []string{"Content-Type", "Content-Length", "Etag", "Retry-After", "Www-Authenticate",
+		"Ratelimit-Limit", "Ratelimit-Remaining", "Ratelimit-Reset", "X-Content-Type-Options", "Content-Security-Policy"}
 )
 
 func newForwarder(self string, dial func(ctx context.Context, addr string) (net.Conn, error)) forwarder {

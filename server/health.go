@@ -17,7 +17,7 @@ type healthJSON struct {
 	UUID        string        `json:"uuid"`
 	Version     string        `json:"version"`
 	Uptime      int64         `json:"uptime_seconds"`
-	Records     uint64        `json:"records"`
+	Records     *uint64       `json:"records,omitempty"` // not for strangers, who could watch what goes on by it
 	Syncing     *progressJSON `json:"syncing,omitempty"`
 }
 
@@ -39,7 +39,10 @@ func (a *api) health(w http.ResponseWriter, r *request) error {
 		UUID:        a.store.Identity().UUID.String(),
 		Version:     a.version,
 		Uptime:      int64(time.Since(a.started).Seconds()),
-		Records:     a.store.Stats().Records,
+	}
+	if a.gate.known(r.Request) {
+		records := a.store.Stats().Records
+		h.Records = &records
 	}
 	if h.Mode == types.ModeSyncing {
 		done, total := a.peers.Progress()

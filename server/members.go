@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,19 +97,25 @@ func (a *api) readSmall(w http.ResponseWriter, r *request, v any, want string) e
 	return nil
 }
 
+// maxMembers is more than any small body has.
+const maxMembers = 16
+
 // membersOnce refuses a valid JSON object in which two members have one name, in
 // whatever case, as encoding/json takes them.
 func membersOnce(doc []byte) error {
 	if doc[0] != '{' {
 		return nil
 	}
-	s, seen := scanner{b: doc}, map[string]bool{}
+	s, names := scanner{b: doc}, []string{}
 	return s.object(0, func(text []byte) error {
-		name := strings.ToLower(memberName(text))
-		if seen[name] {
+		name := memberName(text)
+		switch {
+		case len(names) == maxMembers:
+			return fmt.Errorf("it has more than %d members", maxMembers)
+		case slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) }):
 			return fmt.Errorf("member %.40s is given twice", text)
 		}
-		seen[name] = true
+		names = append(names, name)
 		return s.value(1)
 	})
 }

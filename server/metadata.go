@@ -83,13 +83,13 @@ func (a *api) putMetadata(w http.ResponseWriter, r *request, key types.Key, p pa
 		return err
 	}
 	op := storage.Op{Kind: storage.OpMeta, Ref: types.DataRef(key), KeepTTL: change.TTL == nil, By: r.actor()}
-	if op.Guard, err = a.metadataGuard(r, change, r.discreet(cond.guard(true))); err != nil {
-		return err
-	}
 	if change.TTL != nil {
 		if op.TTL, err = parseDuration(*change.TTL); err != nil || op.TTL > maxTTL {
 			return invalidBody.refuse(`"ttl": want a duration such as "30s", "1h" or "7d", or "0" for none, not %.40q`, *change.TTL)
 		}
+	}
+	if op.Guard, err = a.metadataGuard(r, change, op.TTL, r.discreet(cond.guard(true))); err != nil {
+		return err
 	}
 	if err := a.prepare(r, &op, true); err != nil {
 		return err
@@ -103,7 +103,7 @@ func (a *api) putMetadata(w http.ResponseWriter, r *request, key types.Key, p pa
 
 // metadataGuard checks what the body asks for, and gives what the committer
 // checks and changes.
-func (a *api) metadataGuard(r *request, change metadataChange, next guard) (guard, error) {
+func (a *api) metadataGuard(r *request, change metadataChange, ttl time.Duration, next guard) (guard, error) {
 	if change == (metadataChange{}) {
 		return nil, invalidBody.refuse("the body changes nothing: it has none of owner, group, mode and ttl")
 	}
@@ -119,7 +119,7 @@ func (a *api) metadataGuard(r *request, change metadataChange, next guard) (guar
 		if v.Current == nil {
 			return types.ErrNotFound
 		}
-		if err := r.mayChange(v.Current, ownersOnly); err != nil {
+		if err := r.mayChange(v.Current, ownersOnly, a.store.Now(), ttl); err != nil {
 			return err
 		}
 		if next != nil {
@@ -146,13 +146,13 @@ func (a *api) metadataGuard(r *request, change metadataChange, next guard) (guar
 }
 
 // mayChange asks for the right to change a record's metadata.
-func (r *request) mayChange(rec *types.Record, ownersOnly bool) error {
+func (r *request) mayChange(rec *types.Record, ownersOnly bool, now time.Time, ttl time.Duration) error {
 	owner := r.who.AdminOf(rec.Key) || r.who.Subject == rec.Meta.Owner
 	switch {
 	case owner && r.who.Scopes.Covers(auth.ScopeWrite, string(rec.Key)):
 		return nil
 	case !ownersOnly && r.who.May(auth.RightWrite, rec.Key, &rec.Meta):
-		return nil
+		return r.mayExpire(rec, now, ttl)
 	}
 	if err := r.mayRead(rec); err != nil {
 		return err

@@ -156,3 +156,53 @@ func TestModeAndWriteInOneOrder(t *testing.T) {
 		t.Errorf("range/07 has %s", got)
 	}
 }
+
+// TestWriterCannotEndAKey: without the right to delete there is no way around it
+// by way of an expiry, after which the key could be made anew.
+func TestWriterCannotEndAKey(t *testing.T) {
+	n := secureNode(t)
+	ann := n.addUser("ann")
+	token := n.token(ann, "write", "read")
+	n.have("k", "1", metaOf(t, "root", "root", "cdwr:----:--wr"))
+	n.have("hour", "1", metaOf(t, "root", "root", "cdwr:----:--wr"), time.Hour)
+	n.have("d", "1", metaOf(t, "root", "root", "cdwr:----:-dw-"))
+	try := func(key, ttl string, want int) {
+		t.Helper()
+		n.want(n.as(token, "PUT", "/kv/"+key+"?ttl="+ttl, "2"), want, "")
+		n.want(n.as(token, "PUT", "/kv/"+key, `{"data":2,"ttl":"`+ttl+`"}`), want, "")
+		n.want(n.as(token, "PUT", "/kv/"+key+"?metadata", `{"ttl":"`+ttl+`"}`), want, "")
+		a := n.as(token, "POST", "/kv/_batch", `{"ops":[{"op":"put","key":"`+key+`","data":2,"ttl":"`+ttl+`"}]}`)
+		if got, _ := a.results(t); got != fmt.Sprint(want) {
+			t.Errorf("%s for %s in a batch: %s", ttl, key, a.body)
+		}
+	}
+	for _, ttl := range []string{"1ms", "1h", "36500d"} {
+		try("k", ttl, 403)
+	}
+	try("k", "0", 200)
+	for _, ttl := range []string{"1ms", "59m"} {
+		try("hour", ttl, 403)
+	}
+	for range 20 {
+		try("hour", "1h", 200) // a session goes on
+	}
+	try("hour", "2h", 200)
+	try("hour", "1h", 403)
+	try("hour", "0", 200)
+	try("hour", "1h", 403)
+	try("d", "1h", 200)
+	try("d", "59m", 200)
+	if rec, err := n.store.Get(types.DataRef("k")); err != nil || rec.ExpiresAt != 0 || rec.Meta.Owner != "root" {
+		t.Errorf("%+v, %v", rec, err)
+	}
+	// What expires by default does so for whoever may delete; others must say 0.
+	short := secureNode(t, func(c *config.Config) { c.DefaultTTL = time.Hour })
+	short.have("k", "1", metaOf(t, "root", "root", "cdwr:----:--wr"))
+	a := short.as(token, "PUT", "/kv/k", "2")
+	if short.want(a, 403, "forbidden"); !strings.Contains(a.body, "ttl") {
+		t.Error(a.body)
+	}
+	short.want(short.as(token, "PUT", "/kv/k?ttl=0", "2"), 200, "")
+	short.want(short.as(token, "PUT", "/kv/new", "2"), 201, "")
+	short.want(short.as(token, "PUT", "/kv/new", "2"), 200, "")
+}

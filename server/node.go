@@ -131,7 +131,8 @@ func newAPI(cfg config.Config, store *storage.Store, t *trust, o Options) *api {
 		gate: t.gate(cfg, tokens), tokens: tokens, people: t.people, audit: t.audit,
 		nodeID: cfg.NodeID, version: o.Version, started: time.Now(),
 		clustered: cfg.ClusteringEnabled, revisionLimit: revisionLimit(cfg),
-		maxValue: cfg.MaxJSONSize, defaultTTL: cfg.DefaultTTL, bodyGrace: bodyGrace,
+		searching: make(chan struct{}, maxSearches),
+		maxValue:  cfg.MaxJSONSize, defaultTTL: cfg.DefaultTTL, bodyGrace: bodyGrace,
 	}
 }
 

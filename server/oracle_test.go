@@ -89,7 +89,7 @@ type world struct {
 	loserK map[string]types.Key  // the key of a loser
 }
 
-const worldKeys = 36
+const worldKeys = 28
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
@@ -125,7 +125,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	add("root", "root", []string{"read", "write"})
 	add("ann", users[0], scopes[0])
 	add("bob", users[1], scopes[0])
-	for range 5 {
+	for range 4 {
 		i := w.rng.IntN(len(users))
 		add(w.nicks[users[i]], users[i], scopes[w.rng.IntN(len(scopes))])
 	}

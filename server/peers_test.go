@@ -249,7 +249,8 @@ func TestMetrics(t *testing.T) {
 		`kvs_info{node_id="n1",uuid="` + n.store.Identity().UUID.String() + `",version="test"} 1`,
 		`kvs_mode{mode="normal"} 1`, `kvs_mode{mode="syncing"} 0`, `kvs_members{state="alive"} 1`, `kvs_members{state="failed"} 0`,
 		`kvs_conflicts_total 0`, `kvs_pushed_records_total 0`, `kvs_sync_rounds_total 0`, `kvs_peer_behind_commits{peer="other"} 0`,
-		`kvs_connections 1`, `kvs_connections_refused_total 0`, "kvs_disk_full 0", "kvs_horizon_seconds 0", "go_goroutines", "process_",
+		`kvs_connections 1`, `kvs_connections_refused_total 0`, "kvs_disk_full 0", "kvs_horizon_seconds 0",
+		"kvs_audit_conflicts_total 0", "kvs_audit_last_entry 0", "kvs_rate_limited_total 0", "kvs_tls_certificate_expires_seconds 0", "go_goroutines", "process_",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("missing: %s", want)

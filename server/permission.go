@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"strings"
+	"time"
 
 	"kvs/auth"
 	"kvs/storage"
@@ -67,8 +68,9 @@ func (r *request) narrow(o *storage.ScanOptions, right auth.Right) {
 }
 
 // permit puts the question whether r may before what else is asked of an
-// operation on key.
-func (a *api) permit(r *request, kind storage.OpKind, key types.Key, next guard) guard {
+// operation, which is its guard.
+func (a *api) permit(r *request, op *storage.Op) guard {
+	next, kind, key, ttl := op.Guard, op.Kind, op.Ref.Key, op.TTL
 	if a.gate.authenticator == nil {
 		return next
 	}
@@ -77,7 +79,9 @@ func (a *api) permit(r *request, kind storage.OpKind, key types.Key, next guard)
 		var err error
 		switch kind {
 		case storage.OpPut:
-			err = r.mayPut(v, key)
+			if err = r.mayPut(v, key); err == nil && v.Current != nil {
+				err = r.mayExpire(v.Current, a.store.Now(), ttl)
+			}
 		case storage.OpDelete:
 			err = r.mayDelete(v)
 		case storage.OpGet:
@@ -137,6 +141,21 @@ func (r *request) mayPut(v *storage.View, key types.Key) error {
 	}
 	v.Meta.Owner = r.who.Subject
 	return nil
+}
+
+// mayExpire asks for the right to delete where a record would be gone earlier
+// than it is now: or else whoever may overwrite a key could end it, and then make
+// it anew as their own.
+func (r *request) mayExpire(rec *types.Record, now time.Time, ttl time.Duration) error {
+	if ttl == 0 {
+		return nil
+	}
+	// From the timestamp of the new version, which is not before that of the old.
+	expires := max(now.UnixMilli(), rec.Timestamp.Millis()) + ttl.Milliseconds()
+	if rec.ExpiresAt != 0 && rec.ExpiresAt <= expires || r.who.May(auth.RightDelete, rec.Key, &rec.Meta) {
+		return nil
+	}
+	return forbidden.refuse("the key's permissions do not let this token delete it, and so not let it expire earlier than it does: give a longer ttl, or 0 for none")
 }
 
 // errMayNotWrite reads the same whether the key is there or not.

@@ -50,9 +50,10 @@ func (a *api) put(w http.ResponseWriter, r *request) error {
 		Raw:         v.raw,
 		ContentType: v.contentType,
 		TTL:         v.ttl,
-		Guard:       a.permit(r, storage.OpPut, key, cond.guard(false)),
+		Guard:       cond.guard(false),
 		By:          r.actor(),
 	}
+	op.Guard = a.permit(r, &op)
 	if err := a.prepare(r, &op, cond.any()); err != nil {
 		return err
 	}
@@ -113,9 +114,10 @@ func (a *api) delete(w http.ResponseWriter, r *request) error {
 	op := storage.Op{
 		Kind:  storage.OpDelete,
 		Ref:   types.DataRef(key),
-		Guard: a.permit(r, storage.OpDelete, key, cond.guard(true)),
+		Guard: cond.guard(true),
 		By:    r.actor(),
 	}
+	op.Guard = a.permit(r, &op)
 	if err := a.prepare(r, &op, cond.any()); err != nil {
 		return err
 	}

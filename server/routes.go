@@ -69,7 +69,7 @@ func (w *nodeAnswer) WriteHeader(status int) {
 		w.Header()["Www-Authenticate"] = []string{`Bearer realm="kvs nodes"`}
 	}
 	if status == why.status {
-		w.api.note(&request{Request: w.r, from: textOf(w.api.gate.address(w.r))}, why.refuse("a call between nodes"))
+		w.api.note(&request{Request: w.r, gate: &w.api.gate}, why.refuse("a call between nodes"))
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -183,6 +183,9 @@ func (res *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = methodNotAllowed.refuse("this path takes %s", res.allow[0])
 	case e.elsewhere && a.peers.Mode() == types.ModeSyncing:
 		err = a.forward.send(w, r, nil, a.peers)
+	case need == withAdmin && a.gate.authenticator != nil && a.peers.Mode() == types.ModeSyncing:
+		// A revocation may be among what it has not got yet.
+		err = syncing.refuse("this node is being filled from a peer, and does not know yet which tokens were revoked; ask another one, or come back")
 	default:
 		err = req.conceal(e.handle(w, &req))
 	}

@@ -16,6 +16,8 @@ const (
 	// firstStep is how many values are read before their size is known; each
 	// step after it reads twice as many, up to maxStep.
 	firstStep, maxStep = 16, 256
+	// maxSearches is how many scans at a time may pass over what is hidden.
+	maxSearches = 2
 	// maxHeals bounds how many damaged records one page waits for.
 	maxHeals = 16
 )
@@ -57,6 +59,17 @@ func (a *api) scan(ctx context.Context, o storage.ScanOptions) (storage.ScanPage
 
 // scanStep is Store.Scan, where damaged records are healed on the way.
 func (a *api) scanStep(ctx context.Context, o storage.ScanOptions) (storage.ScanPage, error) {
+	if o.Visible != nil {
+		// Passing over what may not be seen is work without an answer: a page may
+		// look at everything. Such scans take turns, so that they leave the machine
+		// to others.
+		select {
+		case a.searching <- struct{}{}:
+			defer func() { <-a.searching }()
+		case <-ctx.Done():
+			return storage.ScanPage{}, ctx.Err()
+		}
+	}
 	for range maxHeals {
 		page, err := a.store.Scan(ctx, o)
 		damaged := (*storage.CorruptError)(nil)

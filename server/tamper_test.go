@@ -138,6 +138,8 @@ func TestTamperLogKeepsRefusals(t *testing.T) {
 	n.as("garbage", "PATCH", "/nothing", "")
 	n.as(token[:len(token)-1], "GET", "/kv/hidden", "")
 	is("401", "nobody hidden unauthorized 2", "nobody GET /auth/users unauthorized 1", "nobody /x unauthorized 1", "nobody PATCH /nothing unauthorized 1")
+	n.do("GET", "/kv/"+strings.Repeat("x", 1000), "")
+	is("a stranger's long path", "nobody "+strings.Repeat("x", maxStrange)+" unauthorized 1")
 	n.as(token, "GET", "/auth/users", "")
 	n.as(token, "PUT", "/kv/shown", "1")
 	n.as(token, "PUT", "/kv/w/shown", "1")
@@ -170,7 +172,7 @@ func TestTamperLogKeepsRefusals(t *testing.T) {
 			if strings.Contains(path, "metadata") && header[0] == "If-None-Match" {
 				continue
 			}
-			a := n.as(token, "PUT", path, `{"ttl":"1h"}`, header...)
+			a := n.as(token, "PUT", path, `{"ttl":"0"}`, header...)
 			rec, err := n.store.Get(types.DataRef("w/blind"))
 			if n.want(a, 412, "precondition_failed"); err != nil || strings.Contains(a.body, rec.UUID.String()) {
 				t.Errorf("%s %v: %s", path, header, a.body)

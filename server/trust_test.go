@@ -221,5 +221,5 @@ func requestAs(t *testing.T, who *auth.Principal) *request {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &request{Request: r, who: who}
+	return &request{Request: r, who: who, gate: &gate{}}
 }

@@ -21,15 +21,18 @@ type commit struct {
 	now  int64       // Unix ms, one reading for the whole commit
 	read *badger.Txn // the state before the commit
 
-	current  map[types.Ref]*types.Record // what this commit read or made current; nil = absent
-	journal  []undo                      // how to take current back
-	entries  []entry
-	deltas   []delta
-	changes  []Staged
-	recount  map[uint32]bool // buckets whose leaf must be counted anew from disk
-	size     int             // bytes, as Badger counts a transaction, at most
-	units    int
-	forHooks bool // they are called even if there are no changes
+	current map[types.Ref]*types.Record // what this commit read or made current; nil = absent
+	journal []undo                      // how to take current back
+	entries []entry
+	deltas  []delta
+	changes []Staged
+	recount map[uint32]bool // buckets whose leaf must be counted anew from disk
+	size    int             // bytes, as Badger counts a transaction, at most
+	units   int
+	// What a hook may add that keeps versions which are overwritten within the
+	// commit: all that are overwritten, since which these are is not looked for.
+	kept, keptEntries int
+	forHooks          bool // they are called even if there are no changes
 }
 
 // source is where a change comes from.
@@ -56,7 +59,7 @@ type delta struct {
 }
 
 // mark is a point to which a commit can be rolled back.
-type mark struct{ journal, entries, deltas, changes, size int }
+type mark struct{ journal, entries, deltas, changes, size, kept, keptEntries int }
 
 func (s *Store) begin() *commit {
 	return &commit{
@@ -69,7 +72,7 @@ func (s *Store) begin() *commit {
 }
 
 func (c *commit) mark() mark {
-	return mark{len(c.journal), len(c.entries), len(c.deltas), len(c.changes), c.size}
+	return mark{len(c.journal), len(c.entries), len(c.deltas), len(c.changes), c.size, c.kept, c.keptEntries}
 }
 
 func (c *commit) rollback(m mark) {
@@ -81,7 +84,7 @@ func (c *commit) rollback(m mark) {
 		}
 	}
 	c.journal, c.entries, c.deltas = c.journal[:m.journal], c.entries[:m.entries], c.deltas[:m.deltas]
-	c.changes, c.size = c.changes[:m.changes], m.size
+	c.changes, c.size, c.kept, c.keptEntries = c.changes[:m.changes], m.size, m.kept, m.keptEntries
 }
 
 func (c *commit) set(key, value []byte) {
@@ -145,6 +148,10 @@ func (c *commit) put(rec types.Record, old *types.Record, from source) {
 		c.set(hashKey(e.Hash, rec.Ref), nil)
 	} else {
 		c.deltas = append(c.deltas, delta{merkle.EntryOf(old), true})
+		if c.s.opts.RevisionLimit > 0 {
+			c.kept += entrySize(len(old.Key)+entryOverhead, codec.Size(old))
+			c.keptEntries++
+		}
 		if old.PurgeAt != 0 && old.PurgeAt != rec.PurgeAt {
 			c.delete(purgeKey(old.PurgeAt, rec.Ref))
 		}
@@ -214,6 +221,11 @@ func (c *commit) recountBucket(ref types.Ref) {
 		c.recount = make(map[uint32]bool)
 	}
 	c.recount[merkle.Bucket(merkle.KeyHash(ref))] = true
+}
+
+// full reports whether size more bytes may be too many for the transaction.
+func (c *commit) full(size int) bool {
+	return c.size > 0 && (c.size+c.kept+size > c.s.txnBytes || len(c.entries)+c.keptEntries > c.s.txnEntries)
 }
 
 func (c *commit) newUnit() int {

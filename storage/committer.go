@@ -104,7 +104,7 @@ func (s *Store) group(first *call) int {
 	for next := first; next != nil; {
 		waiting = append(waiting, next)
 		for i := range next.parts() {
-			if c.size > 0 && (c.size+next.size(i) > s.txnBytes || len(c.entries) > s.txnEntries) {
+			if c.full(next.size(i)) {
 				flush()
 				c = s.begin()
 			}

@@ -72,12 +72,13 @@ type mergeWork struct {
 func (w *mergeWork) parts() int     { return len(w.units) }
 func (w *mergeWork) size(i int) int { return unitSize(w.units[i]) }
 
-// unitSize bounds what a unit adds to a transaction, a lost conflict for every
-// record included.
+// unitSize bounds what a unit adds to a transaction, a lost conflict and a version
+// that is overwritten within the commit included for every record.
 func unitSize(unit []types.Record) int {
 	n := 0
 	for i := range unit {
-		n += 2 * (3*(len(unit[i].Key)+entryOverhead) + entrySize(0, codec.Size(&unit[i])))
+		n += 2*(3*(len(unit[i].Key)+entryOverhead)+entrySize(0, codec.Size(&unit[i]))) +
+			len(unit[i].Key) + entryOverhead + entrySize(0, codec.Size(&unit[i]))
 	}
 	return n
 }

@@ -91,12 +91,10 @@ func (s *Store) Write(ctx context.Context, ops []Op, atomic bool) ([]Result, err
 		return nil, fmt.Errorf("%w: %d operations in an atomic batch, %d are allowed", types.ErrTooLarge, len(ops), MaxBatchOps)
 	}
 	w := &clientWork{ops: ops, atomic: atomic, results: make([]Result, len(ops))}
-	needed := 0
-	for i := range ops {
-		needed += opSize(&ops[i])
-	}
-	if atomic && needed > s.txnBytes {
-		return nil, fmt.Errorf("%w: the atomic batch needs %d bytes of a transaction, %d are allowed", types.ErrTooLarge, needed, s.txnBytes)
+	if atomic {
+		if w.needed = batchSize(ops); w.needed > s.txnBytes {
+			return nil, fmt.Errorf("%w: the atomic batch needs %d bytes of a transaction, %d are allowed", types.ErrTooLarge, w.needed, s.txnBytes)
+		}
 	}
 	if err := s.disk.admit(ops); err != nil {
 		return nil, err
@@ -120,6 +118,30 @@ func opSize(op *Op) int {
 	return 3*(len(op.Ref.Key)+entryOverhead) + entrySize(0, recordOverhead+len(op.Ref.Key)+value)
 }
 
+// copySize bounds what a hook adds that keeps a version which is overwritten
+// within its own commit.
+func copySize(op *Op) int {
+	if op.Kind == OpGet {
+		return 0
+	}
+	return len(op.Ref.Key) + entryOverhead + entrySize(0, recordOverhead+len(op.Ref.Key)+len(op.Value))
+}
+
+// batchSize bounds what an atomic batch adds to a transaction.
+func batchSize(ops []Op) int {
+	n := 0
+	seen := make(map[types.Ref]bool, len(ops))
+	for i := range ops {
+		op := &ops[i]
+		n += opSize(op)
+		if seen[op.Ref] {
+			n += copySize(op)
+		}
+		seen[op.Ref] = true
+	}
+	return n
+}
+
 const (
 	entryOverhead  = 48  // prefix, hash or time, and Badger's own
 	recordOverhead = 256 // a record without key, value and a long context
@@ -129,6 +151,7 @@ const (
 type clientWork struct {
 	ops     []Op
 	atomic  bool
+	needed  int // bytes of a transaction, if atomic
 	results []Result
 	err     error // of the whole call
 }
@@ -141,14 +164,11 @@ func (w *clientWork) parts() int {
 }
 
 func (w *clientWork) size(i int) int {
-	if !w.atomic {
-		return opSize(&w.ops[i])
+	if w.atomic {
+		return w.needed
 	}
-	n := 0
-	for i := range w.ops {
-		n += opSize(&w.ops[i])
-	}
-	return n
+	// Another one of the commit may be of the same key.
+	return opSize(&w.ops[i]) + copySize(&w.ops[i])
 }
 
 func (w *clientWork) stage(c *commit, i int) {

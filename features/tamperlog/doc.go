@@ -2,11 +2,12 @@
 // this node and of every refused attempt, committed in the same transaction as
 // the change, and signed checkpoints of other nodes' logs.
 //
-// Entries are numbered 1, 2, 3 and so on without a gap. Those of one commit form
-// a block, which holds the hash of the block before it (block.go shows the
-// bytes). So a block fixes all that stands before it. A checkpoint is a block's
-// hash, signed by its node; the other nodes keep it (Witness), and Verify holds
-// a log against the checkpoints that others kept.
+// Entries are numbered 1, 2, 3 and so on without a gap (but for a new chain, see
+// start.go). Those of one commit form a block, or a few; a block holds the hash of
+// the block before it (block.go shows the bytes), and so fixes all that stands
+// before it. A checkpoint is a block's hash, signed by its node; the other nodes
+// keep it (Witness), and Verify holds a log against the checkpoints that others
+// kept.
 //
 // Keyspace storage.SpaceLog:
 //

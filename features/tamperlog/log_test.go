@@ -181,6 +181,29 @@ func TestBlockSizes(t *testing.T) {
 	}
 }
 
+// The log does not make a transaction too large, which would end all writing,
+// though the store fills transactions without regard to hooks.
+func TestFullTransactions(t *testing.T) {
+	t.Parallel()
+	n := openNode(t, "")
+	for _, c := range []struct{ ops, key int }{{40_000, 10}, {6000, 900}} {
+		ops := make([]storage.Op, c.ops)
+		for i := range ops {
+			key := types.Key(fmt.Sprintf("%0*d", c.key, i))
+			ops[i] = storage.Op{Kind: storage.OpPut, Ref: types.DataRef(key), Value: []byte("1"), By: &storage.Actor{Subject: fmt.Sprint(i)}}
+		}
+		for range 2 { // new keys, and overwrites, of which more go into one
+			if _, err := n.store.Write(t.Context(), ops, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r := n.sound(VerifyOptions{})
+	if most := n.store.Stats().Commits; most > 60 || r.Entries != 2*(40_000+6000)+1 {
+		t.Errorf("%d commits, which are too small for this test, or %d entries", most, r.Entries)
+	}
+}
+
 // A large commit makes several blocks.
 func TestLargeCommit(t *testing.T) {
 	t.Parallel()

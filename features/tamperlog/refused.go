@@ -15,6 +15,9 @@ const (
 	// maxPerSecond bounds the refused attempts that are listed: different ones,
 	// equal ones that wait for the same commit are one entry.
 	maxPerSecond = 100
+	// maxStrangers bounds, in a minute, those of them that come without a good
+	// token: whoever reaches the port must not be able to fill the disk.
+	maxStrangers = 100
 	// maxWaiting bounds the entries that wait while the store takes no commits.
 	maxWaiting = 1000
 	// noteDelay is how long something waits for a commit before one is asked for.
@@ -33,6 +36,8 @@ type refusals struct {
 	inflight   []Entry         // given to a commit that is not done
 	second     time.Time       // start of the second that listed counts
 	listed     int
+	minute     time.Time // start of the minute that strangers counts
+	strangers  int
 	suppressed uint64 // attempts that the next gap entry will count
 	since      time.Time
 	final      bool // no later commit is likely: the gap entry does not wait
@@ -74,7 +79,11 @@ func (r *refusals) add(a attempt, now time.Time) bool {
 	if d := now.Sub(r.second); d >= time.Second || d < 0 {
 		r.second, r.listed = now, 0
 	}
-	if r.listed >= maxPerSecond || len(r.waiting) >= maxWaiting {
+	if d := now.Sub(r.minute); d >= time.Minute || d < 0 {
+		r.minute, r.strangers = now, 0
+	}
+	stranger := a.by.Subject == ""
+	if r.listed >= maxPerSecond || len(r.waiting) >= maxWaiting || stranger && r.strangers >= maxStrangers {
 		if r.suppressed == 0 {
 			r.since = now
 		}
@@ -82,6 +91,9 @@ func (r *refusals) add(a attempt, now time.Time) bool {
 		return false
 	}
 	r.listed++
+	if stranger {
+		r.strangers++
+	}
 	// Copies, since the strings may share a request's header buffer.
 	a = attempt{
 		storage.Actor{Subject: strings.Clone(a.by.Subject), Token: strings.Clone(a.by.Token), Address: strings.Clone(a.by.Address)},

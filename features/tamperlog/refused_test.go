@@ -206,3 +206,23 @@ func TestRunBeforeStart(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Whoever shows no token cannot fill the disk.
+func TestStrangersAreBounded(t *testing.T) {
+	var r refusals
+	now := time.Now()
+	for s := range 60 {
+		for i := range 10 {
+			r.add(attempt{by: storage.Actor{Address: "192.0.2.1"}, key: fmt.Sprint(s, " ", i)}, now.Add(time.Duration(s)*time.Second))
+		}
+	}
+	if len(r.waiting) != maxStrangers || r.suppressed != 600-maxStrangers {
+		t.Errorf("%d attempts of strangers are listed and %d counted, within a minute", len(r.waiting), r.suppressed)
+	}
+	if !r.add(attempt{by: storage.Actor{Subject: "eve"}, key: "k"}, now.Add(59*time.Second)) {
+		t.Error("an attempt with a token is not listed because of the strangers")
+	}
+	if !r.add(attempt{by: storage.Actor{Address: "192.0.2.1"}, key: "k"}, now.Add(61*time.Second)) {
+		t.Error("a stranger of the next minute is not listed")
+	}
+}
