@@ -233,13 +233,3 @@ func (w *world) current(key string) *types.Record {
 	}
 	return &rec
 }
-
-// ancestorOf is the nearest key above key that is there.
-func ancestorOf(live map[string]types.Record, key string) *types.Record {
-	for i := strings.LastIndex(key, "/"); i > 0; i = strings.LastIndex(key[:i], "/") {
-		if rec, ok := live[key[:i]]; ok {
-			return &rec
-		}
-	}
-	return nil
-}
