@@ -3,8 +3,11 @@ package cli
 import (
 	"bytes"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"kvs/client"
 )
 
 func newGet() *cobra.Command {
@@ -15,8 +18,17 @@ func newGet() *cobra.Command {
 text as they are. With -o json its version, times and content type too.`,
 		Args: args(cobra.ExactArgs(1)),
 	}
+	var revision, at string
 	r := remoteFlags(cmd)
+	cmd.Flags().StringVar(&revision, "revision", "", "the version with this UUID (see kvs history)")
+	cmd.Flags().StringVar(&at, "at", "", "the version of that time: 2026-01-31T15:04:05Z, Unix milliseconds, or how long ago, like 90m")
+	cmd.MarkFlagsMutuallyExclusive("revision", "at")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		version := client.Version{UUID: revision}
+		var err error
+		if version.At, err = parseMoment("at", at, time.Now()); err != nil {
+			return err
+		}
 		c, err := r.connect()
 		if err != nil {
 			return err
@@ -24,13 +36,13 @@ text as they are. With -o json its version, times and content type too.`,
 		defer c.Close()
 		out := cmd.OutOrStdout()
 		if r.json() {
-			item, err := c.Get(cmd.Context(), args[0])
+			item, err := c.GetVersion(cmd.Context(), args[0], version)
 			if err != nil {
 				return err
 			}
 			return printJSON(out, item)
 		}
-		raw, err := c.GetRaw(cmd.Context(), args[0])
+		raw, err := c.GetRawVersion(cmd.Context(), args[0], version)
 		if err != nil {
 			return err
 		}

@@ -77,6 +77,11 @@ func (c *Client) put(ctx context.Context, key string, body []byte, contentType s
 		header: http.Header{"Content-Type": {contentType}},
 		body:   body,
 	}
+	return c.write(ctx, r, o)
+}
+
+// write sends what makes a new version of a key.
+func (c *Client) write(ctx context.Context, r request, o PutOptions) (Written, error) {
 	if o.TTL != 0 {
 		r.query.Set("ttl", o.TTL.String())
 	}
@@ -93,7 +98,7 @@ func (c *Client) put(ctx context.Context, key string, body []byte, contentType s
 	}
 	w := Written{Created: resp.status == http.StatusCreated}
 	if err := json.Unmarshal(resp.body, &w); err != nil {
-		return w, fmt.Errorf("PUT %s: the answer is not the JSON of a node (is %s one?): %w", path, c.base, err)
+		return w, fmt.Errorf("%s %s: the answer is not the JSON of a node (is %s one?): %w", r.method, r.path, c.base, err)
 	}
 	return w, nil
 }

@@ -18,7 +18,7 @@ func (a *api) get(w http.ResponseWriter, r *request) error {
 	if err := r.mayKey(auth.ScopeRead, key); err != nil {
 		return err
 	}
-	p, err := parseParams(r, "raw", "revisions", "metadata")
+	p, err := parseParams(r, "raw", "revisions", "metadata", "revision", "at")
 	if err != nil {
 		return err
 	}
@@ -35,11 +35,13 @@ func (a *api) get(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	rec, err := a.read(r.Context(), types.DataRef(key))
-	if err != nil {
-		return err
+	var rec types.Record
+	if p.has("revision") || p.has("at") {
+		rec, err = a.past(r, key, p)
+	} else if rec, err = a.read(r.Context(), types.DataRef(key)); err == nil {
+		err = r.mayRead(&rec)
 	}
-	if err := r.mayRead(&rec); err != nil {
+	if err != nil {
 		return err
 	}
 	if cond.match != nil && !cond.match.strong(rec.UUID) {

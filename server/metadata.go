@@ -64,6 +64,9 @@ type metadataChange struct {
 // putMetadata answers PUT /kv/{path}?metadata. Owner, group and mode are the
 // owner's and admins' to change; an expiry is part of what is written.
 func (a *api) putMetadata(w http.ResponseWriter, r *request, key types.Key, p params) error {
+	if p.has("restore") {
+		return invalidParameter.refuse("parameters metadata and restore ask for different things")
+	}
 	if p.has("ttl") {
 		return invalidParameter.refuse(`parameter "ttl" goes into the body here: {"ttl":"1h"}`)
 	}

@@ -29,6 +29,7 @@ var (
 	unauthorized     = &problem{401, "unauthorized", "Not authenticated", 0}
 	forbidden        = &problem{403, "forbidden", "Not allowed", 0}
 	keyNotFound      = &problem{404, "key_not_found", "Key not found", 0}
+	revisionNotFound = &problem{404, "revision_not_found", "Version not found", 0}
 	notFound         = &problem{404, "not_found", "Not found", 0}
 	memberNotFound   = &problem{404, "member_not_found", "Member not found", 0}
 	userNotFound     = &problem{404, "user_not_found", "User not found", 0}
@@ -64,7 +65,7 @@ var (
 // what net/http refuses by itself.
 var problems = []*problem{
 	badRequest, invalidKey, invalidJSON, invalidParameter, invalidBody, unauthorized, forbidden, keyNotFound,
-	notFound, userNotFound, groupNotFound, tokenNotFound, nameTaken, rateLimited,
+	revisionNotFound, notFound, userNotFound, groupNotFound, tokenNotFound, nameTaken, rateLimited,
 	memberNotFound, featureDisabled, methodNotAllowed, bodyTimeout, preconditionFail, valueTooLarge,
 	batchTooLarge, unsupported, batchAborted, headersTooLarge, internalError, corruptRecord, notImplemented, joinFailed,
 	readOnly, syncing, clockSkew, shuttingDown, tooManyConns, overloaded, noPeer, notReplicated, diskFull,

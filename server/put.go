@@ -19,7 +19,7 @@ func (a *api) put(w http.ResponseWriter, r *request) error {
 	if err := r.mayKey(auth.ScopeWrite, key); err != nil {
 		return err
 	}
-	p, err := parseParams(r, "ttl", "w", "timeout", "metadata")
+	p, err := parseParams(r, "ttl", "w", "timeout", "metadata", "restore")
 	if err != nil {
 		return err
 	}
@@ -27,6 +27,9 @@ func (a *api) put(w http.ResponseWriter, r *request) error {
 		return err
 	} else if metadata {
 		return a.putMetadata(w, r, key, p)
+	}
+	if p.has("restore") {
+		return a.restore(w, r, key, p)
 	}
 	acks, err := a.parseAcks(p)
 	if err != nil {
