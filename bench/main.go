@@ -23,6 +23,7 @@ var experiments = []experiment{
 	{"trust", "what tokens and the tamper log cost", runTrust},
 	{"lag", "time from the answer on one node to readable on another", runLag},
 	{"import", "documents into one node of three until all roots are equal", runImport},
+	{"disk", "bytes on disk with compression and without", runDisk},
 	{"merkle", "bytes and round trips to find differing keys among many", runMerkle},
 	{"restart", "start of a node with many keys until it serves", runRestart},
 	{"join", "an empty node joins one with many keys", runJoin},
