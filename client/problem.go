@@ -68,6 +68,7 @@ var sentinels = map[string]error{
 	"clock_skew":          types.ErrClockSkew,
 	"disk_full":           types.ErrDiskFull,
 	"corrupt_record":      types.ErrCorrupt,
+	"sequence_gone":       ErrSequenceGone,
 	"shutting_down":       types.ErrClosed,
 	"unauthorized":        ErrUnauthorized,
 	"forbidden":           ErrForbidden,

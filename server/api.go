@@ -26,6 +26,7 @@ type api struct {
 	peers   peers
 	log     *slog.Logger
 	metrics *metrics
+	watches *watches
 	mux     *http.ServeMux
 	forward forwarder
 	gate    gate

@@ -94,6 +94,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(descHorizon, float64(a.store.Horizon())/1000)
 	c.collectCluster(gauge, count)
 	c.collectTrust(gauge, count)
+	a.watches.collect(gauge, count)
 }
 
 func (c *collector) collectCluster(gauge func(*prometheus.Desc, float64, ...string), count func(*prometheus.Desc, uint64)) {

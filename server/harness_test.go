@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -126,7 +127,9 @@ func startNode(t *testing.T, adjust ...func(*config.Config)) *testNode {
 	}
 	o := storeOptions(cfg, log)
 	o.ScrubEvery = -1
+	watches := newWatches(log)
 	o.Hooks = append(o.Hooks, trust.hooks()...)
+	o.Hooks = append(o.Hooks, watches.hub.Hook())
 	store, err := storage.Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -136,10 +139,20 @@ func startNode(t *testing.T, adjust ...func(*config.Config)) *testNode {
 			t.Error(err)
 		}
 	})
-	if err := trust.start(t.Context(), store); err != nil {
+	if err := errors.Join(trust.start(t.Context(), store), watches.start(t.Context(), store)); err != nil {
 		t.Fatal(err)
 	}
-	n := &testNode{t: t, api: newAPI(cfg, store, trust, Options{Log: log, Version: "test"}), left: make(chan struct{})}
+	running, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- watches.hub.Run(running) }()
+	t.Cleanup(func() {
+		watches.end()
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	n := &testNode{t: t, api: newAPI(cfg, store, trust, watches, Options{Log: log, Version: "test"}), left: make(chan struct{})}
 	n.peers = &fakePeers{alone: alone{api: n.api, address: "127.0.0.1:1"}, state: types.ModeNormal, roster: 3}
 	n.api.peers = n.peers
 	n.api.leave = func() { close(n.left) }

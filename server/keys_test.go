@@ -40,7 +40,7 @@ func TestOddPaths(t *testing.T) {
 		"/kv/%C2%80", "/kv/%C2%9F", "/kv/a%C2%85b", "/kv/%7F", "/kv/a%7F",
 		"/kv/%FF", "/kv/%C3", "/kv/a%C3", "/kv/%C3%28", "/kv/%ED%A0%80", "/kv/%F5%80%80%80", "/kv/%C0%AF", "/kv/%C0%AE%C0%AE", "/kv/%E0%80%AF", "/kv/\xff", "/kv/\xc3(",
 		"/kv/"+strings.Repeat("a", 1025), "/kv/"+strings.Repeat("%61", 1025), "/kv/"+strings.Repeat("%C3%A9", 513), "/kv/"+strings.Repeat("a", 4000),
-		"/kv/_", "/kv/_a", "/kv/_a/b", "/kv/%5F", "/kv/%5Fa", "/kv/_Range", "/kv/_range/a", "/kv/_batch/", "/kv/_watch", "/kv/_conflicts/", "/kv/_conflicts/a/b", "/kv/_range%2Fa", "/kv/_conflicts%2Fa",
+		"/kv/_", "/kv/_a", "/kv/_a/b", "/kv/%5F", "/kv/%5Fa", "/kv/_Range", "/kv/_range/a", "/kv/_batch/", "/kv/_watch/", "/kv/_watch/a", "/kv/_conflicts/", "/kv/_conflicts/a/b", "/kv/_range%2Fa", "/kv/_conflicts%2Fa",
 	)
 	for c := range 0x20 {
 		add(400, "invalid_key", fmt.Sprintf("/kv/%%%02x", c), fmt.Sprintf("/kv/a%%%02Xb", c), fmt.Sprintf("/kv/a/%%%02X", c))

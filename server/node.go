@@ -33,6 +33,7 @@ type Node struct {
 	api      *api
 	store    *storage.Store
 	trust    *trust
+	watches  *watches
 	tls      *tlsPort         // nil: plain HTTP
 	cluster  *cluster.Cluster // nil without clustering
 	listener *limitListener
@@ -82,12 +83,14 @@ func New(cfg config.Config, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	so := storeOptions(cfg, o.Log)
+	n.watches = newWatches(o.Log)
 	so.Hooks = append(so.Hooks, n.trust.hooks()...)
+	so.Hooks = append(so.Hooks, n.watches.hub.Hook())
 	if n.store, err = storage.Open(so); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
 	}
 	n.down.push("close the store", n.store.Close)
-	if err := n.trust.start(context.Background(), n.store); err != nil {
+	if err := errors.Join(n.trust.start(context.Background(), n.store), n.watches.start(context.Background(), n.store)); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
 	}
 
@@ -103,7 +106,7 @@ func New(cfg config.Config, o Options) (_ *Node, err error) {
 	if n.address, err = advertised(cfg, ln.Addr()); err != nil {
 		return nil, err
 	}
-	n.api = newAPI(cfg, n.store, n.trust, o)
+	n.api = newAPI(cfg, n.store, n.trust, n.watches, o)
 	n.api.leave = n.stopDeparted
 	n.api.port = n.tls
 	dial := n.tls.dial(o.Network.DialContext)
@@ -124,16 +127,18 @@ func New(cfg config.Config, o Options) (_ *Node, err error) {
 }
 
 // newAPI makes the part of a node that answers, still without its peers.
-func newAPI(cfg config.Config, store *storage.Store, t *trust, o Options) *api {
+func newAPI(cfg config.Config, store *storage.Store, t *trust, watches *watches, o Options) *api {
 	tokens := auth.NewClientTokens(auth.ClientTokensOptions{Keys: t.keys})
-	return &api{
-		store: store, log: o.Log, metrics: newMetrics(),
+	a := &api{
+		store: store, watches: watches, log: o.Log, metrics: newMetrics(),
 		gate: t.gate(cfg, tokens), tokens: tokens, people: t.people, audit: t.audit,
 		nodeID: cfg.NodeID, version: o.Version, started: time.Now(),
 		clustered: cfg.ClusteringEnabled, revisionLimit: revisionLimit(cfg),
 		searching: make(chan struct{}, maxSearches),
 		maxValue:  cfg.MaxJSONSize, defaultTTL: cfg.DefaultTTL, bodyGrace: bodyGrace,
 	}
+	watches.api = a
+	return a
 }
 
 func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
@@ -163,12 +168,13 @@ func (n *Node) Run(ctx context.Context) error {
 	// Pushes and gossip outlive ctx: its end is what begins the orderly stop.
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	ended := make(chan error, 2)
+	ended := make(chan error, 3)
 	var wg sync.WaitGroup
 	if n.cluster != nil {
 		wg.Go(func() { ended <- wrap("cluster", n.cluster.Run(run)) })
 	}
 	wg.Go(func() { n.tls.watchExpiry(run) })
+	wg.Go(func() { ended <- wrap("watches", n.watches.hub.Run(run)) })
 	served := make(chan error, 1)
 	go func() { served <- n.http.Serve(n.listener) }()
 	n.down.push("close the connections", func() error { return n.closeConnections(served) })
@@ -218,6 +224,7 @@ func (n *Node) Run(ctx context.Context) error {
 // each may have something to push to the other.
 func (n *Node) endRequests() error {
 	n.api.stopping.Store(true)
+	n.watches.end() // they would not end by themselves
 	for end := time.Now().Add(requestGrace); n.api.inFlight.Load() > 0; time.Sleep(requestPoll) {
 		if time.Now().After(end) {
 			return fmt.Errorf("%d requests were cut off after %s", n.api.inFlight.Load(), requestGrace)

@@ -38,6 +38,7 @@ var (
 	featureDisabled  = &problem{404, "feature_disabled", "Feature disabled", 0}
 	methodNotAllowed = &problem{405, "method_not_allowed", "Method not allowed", 0}
 	bodyTimeout      = &problem{408, "body_timeout", "The body came too slowly", 0}
+	sequenceGone     = &problem{410, "sequence_gone", "Events that are not known any more", 0}
 	nameTaken        = &problem{409, "name_taken", "Name taken", 0}
 	preconditionFail = &problem{412, "precondition_failed", "Precondition failed", 0}
 	valueTooLarge    = &problem{413, "value_too_large", "Value too large", 0}
@@ -65,7 +66,7 @@ var (
 // what net/http refuses by itself.
 var problems = []*problem{
 	badRequest, invalidKey, invalidJSON, invalidParameter, invalidBody, unauthorized, forbidden, keyNotFound,
-	revisionNotFound, notFound, userNotFound, groupNotFound, tokenNotFound, nameTaken, rateLimited,
+	revisionNotFound, notFound, userNotFound, groupNotFound, tokenNotFound, sequenceGone, nameTaken, rateLimited,
 	memberNotFound, featureDisabled, methodNotAllowed, bodyTimeout, preconditionFail, valueTooLarge,
 	batchTooLarge, unsupported, batchAborted, headersTooLarge, internalError, corruptRecord, notImplemented, joinFailed,
 	readOnly, syncing, clockSkew, shuttingDown, tooManyConns, overloaded, noPeer, notReplicated, diskFull,

@@ -85,6 +85,7 @@ func (a *api) calls() map[string]map[string]call {
 			"DELETE": {writesKeys, a.delete, false},
 		},
 		"/kv/_range":            {"GET": {readsKeys, a.getRange, true}, "DELETE": {writesKeys, a.deleteRange, false}},
+		"/kv/_watch":            {"GET": {readsKeys, a.watches.serve, false}},
 		"/kv/_batch":            {"POST": {usesKeys, a.batch, false}},
 		"/kv/_conflicts":        {"GET": {readsKeys, a.conflicts, true}},
 		"/kv/_conflicts/{uuid}": {"DELETE": {writesKeys, a.settle, false}},

@@ -21,8 +21,11 @@ const (
 	// spacePurge: purge_at 8 | ns 1 | key -> nothing. Only for records that
 	// have a purge time.
 	spacePurge = 'p'
-	// SpaceLog: n 8 -> entry of the tamper log. Reserved.
+	// SpaceLog: n 8 -> blocks and checkpoints of tamper logs; see package tamperlog.
 	SpaceLog = 'l'
+	// SpaceWatch: kind 1 | ... -> what is remembered of the time of commits; see
+	// package watch.
+	SpaceWatch = 'w'
 	// spaceFlush: a single key, which is there only while it is being dropped
 	// again; see flush.
 	spaceFlush = 'x'
