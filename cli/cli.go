@@ -104,7 +104,7 @@ func newRoot(p Process) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	group("data", newGet(), newPut(), newDel(), newLs(), newWatch(), newBatch(), newHistory(), newStat(), newChmod(), newChown(), newConflicts(), newImport())
+	group("data", newGet(), newPut(), newDel(), newLs(), newWatch(), newBatch(), newHistory(), newStat(), newChmod(), newChown(), newConflicts(), newImport(), newExport())
 	group("look", newMembers(), newStatus(), newHealth())
 	group("trust", newToken(), newUser(), newGroup(), newWhoami(), newSecret(), newTLS(), newAudit(storedAudit{}))
 	group("rest", newDemo(p.Version), newConfig(), newConflict())

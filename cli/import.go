@@ -16,8 +16,9 @@ const importLong = `Load JSON lines into the store:
 
   {"key":"users/1","value":{"name":"Ada"}}
   {"key":"users/2","value":"any JSON"}
+  {"key":"users/2/photo","value":"iVBORw0K…","content_type":"image/png"}
 
-FILE may be compressed with gzip or zstd, which is found by looking into it; - is
+With a "content_type" the value is bytes, in base64. FILE may be compressed with gzip or zstd, which is found by looking into it; - is
 standard input. Of several lines with one key the last one counts.
 
 A line that is broken, or that the node refuses, is named by its number, and the
