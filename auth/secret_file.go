@@ -2,11 +2,10 @@ package auth
 
 import (
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
-	"runtime"
 	"strings"
+
+	"kvs/utils/privatefile"
 )
 
 // A secret file holds one secret a line, white space around it and blank lines
@@ -23,26 +22,9 @@ const forbiddenMode = 0o027
 // readSecretFile gives the secrets of a file, at least one. It refuses a file
 // with any of the forbidden permissions; name says in errors what file it is.
 func readSecretFile(name, path string, forbidden fs.FileMode) ([]Secret, error) {
-	f, err := os.Open(path)
+	b, err := privatefile.Read(name, path, "secret", forbidden, maxSecretFile)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	// Windows has no such permissions and shows 0666 for any file.
-	if mode := info.Mode().Perm(); mode&forbidden != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s %s has mode %04o, so that others may read or change the secret: run `chmod %o %s`",
-			name, path, mode, mode&^forbidden&^0o111, path)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	if len(b) > maxSecretFile {
-		return nil, fmt.Errorf("%s %s is longer than %d bytes: it must hold secrets alone, one a line", name, path, maxSecretFile)
+		return nil, err
 	}
 	return parseSecrets(name+" "+path, string(b))
 }

@@ -79,7 +79,7 @@ func TestLoadSecretRefuses(t *testing.T) {
 		{"empty file", SecretOptions{File: write(t, "", 0o600)}, []string{"0 bytes"}},
 		{"blank file", SecretOptions{File: write(t, " \n\n", 0o600)}, []string{"0 bytes"}},
 		{"short second line", SecretOptions{File: write(t, long+"\n\nshort\n", 0o600)}, []string{"secret 2 of", "each line", "openssl"}},
-		{"huge file", SecretOptions{File: write(t, strings.Repeat("x", maxSecretFile+1), 0o600)}, []string{"longer than"}},
+		{"huge file", SecretOptions{File: write(t, strings.Repeat("x", maxSecretFile+1), 0o600)}, []string{"larger than"}},
 		{"readable by all", SecretOptions{File: write(t, long, 0o644)}, []string{"0644", "chmod 640 "}},
 		{"writable by the group", SecretOptions{File: write(t, long, 0o660)}, []string{"0660", "chmod 640 "}},
 		{"automatic, readable by the group", SecretOptions{AutomaticFile: write(t, long, 0o640)}, []string{"0640", "chmod 600 "}},

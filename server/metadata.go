@@ -70,15 +70,8 @@ func (a *api) putMetadata(w http.ResponseWriter, r *request, key types.Key, p pa
 	if p.has("ttl") {
 		return invalidParameter.refuse(`parameter "ttl" goes into the body here: {"ttl":"1h"}`)
 	}
-	acks, err := a.parseAcks(p)
+	terms, err := a.terms(r, p)
 	if err != nil {
-		return err
-	}
-	cond, err := parseConditions(r.Header)
-	if err != nil {
-		return err
-	}
-	if err := a.writable(); err != nil {
 		return err
 	}
 	var change metadataChange
@@ -91,17 +84,14 @@ func (a *api) putMetadata(w http.ResponseWriter, r *request, key types.Key, p pa
 			return invalidBody.refuse(`"ttl": want a duration such as "30s", "1h" or "7d", or "0" for none, not %.40q`, *change.TTL)
 		}
 	}
-	if op.Guard, err = a.metadataGuard(r, change, op.TTL, r.discreet(cond.guard(true))); err != nil {
+	if op.Guard, err = a.metadataGuard(r, change, op.TTL, r.discreet(terms.guard(true))); err != nil {
 		return err
 	}
-	if err := a.prepare(r, &op, true); err != nil {
-		return err
-	}
-	res, err := a.write(r.Context(), op)
+	res, err := a.carryOut(r, op, terms)
 	if err != nil {
 		return err
 	}
-	return a.written(w, r, acks, res)
+	return a.written(w, r, terms.acks, res)
 }
 
 // metadataGuard checks what the body asks for, and gives what the committer

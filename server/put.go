@@ -31,15 +31,8 @@ func (a *api) put(w http.ResponseWriter, r *request) error {
 	if p.has("restore") {
 		return a.restore(w, r, key, p)
 	}
-	acks, err := a.parseAcks(p)
+	terms, err := a.terms(r, p)
 	if err != nil {
-		return err
-	}
-	cond, err := parseConditions(r.Header)
-	if err != nil {
-		return err
-	}
-	if err := a.writable(); err != nil {
 		return err
 	}
 	v, err := a.readValue(w, r, p)
@@ -53,18 +46,40 @@ func (a *api) put(w http.ResponseWriter, r *request) error {
 		Raw:         v.raw,
 		ContentType: v.contentType,
 		TTL:         v.ttl,
-		Guard:       cond.guard(false),
+		Guard:       terms.guard(false),
 		By:          r.actor(),
 	}
 	op.Guard = a.permit(r, &op)
-	if err := a.prepare(r, &op, cond.any()); err != nil {
-		return err
-	}
-	res, err := a.write(r.Context(), op)
+	res, err := a.carryOut(r, op, terms)
 	if err != nil {
 		return err
 	}
-	return a.written(w, r, acks, res)
+	return a.written(w, r, terms.acks, res)
+}
+
+// terms are what a single write comes with beside its value.
+type terms struct {
+	acks
+	conditions
+}
+
+// terms reads them, and refuses where this node takes no writes.
+func (a *api) terms(r *request, p params) (t terms, err error) {
+	if t.acks, err = a.parseAcks(p); err != nil {
+		return t, err
+	}
+	if t.conditions, err = parseConditions(r.Header); err != nil {
+		return t, err
+	}
+	return t, a.writable()
+}
+
+// carryOut does a single write, whose guard has everything in it.
+func (a *api) carryOut(r *request, op storage.Op, t terms) (storage.Result, error) {
+	if err := a.prepare(r, &op, t.any()); err != nil {
+		return storage.Result{}, err
+	}
+	return a.write(r.Context(), op)
 }
 
 // written answers a write, once enough nodes have it.
@@ -103,32 +118,22 @@ func (a *api) delete(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	acks, err := a.parseAcks(p)
+	terms, err := a.terms(r, p)
 	if err != nil {
-		return err
-	}
-	cond, err := parseConditions(r.Header)
-	if err != nil {
-		return err
-	}
-	if err := a.writable(); err != nil {
 		return err
 	}
 	op := storage.Op{
 		Kind:  storage.OpDelete,
 		Ref:   types.DataRef(key),
-		Guard: cond.guard(true),
+		Guard: terms.guard(true),
 		By:    r.actor(),
 	}
 	op.Guard = a.permit(r, &op)
-	if err := a.prepare(r, &op, cond.any()); err != nil {
-		return err
-	}
-	res, err := a.write(r.Context(), op)
+	res, err := a.carryOut(r, op, terms)
 	if err != nil {
 		return err
 	}
-	if _, err := a.await(r.Context(), acks, res); err != nil {
+	if _, err := a.await(r.Context(), terms.acks, res); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -143,19 +143,12 @@ func (a *api) restore(w http.ResponseWriter, r *request, key types.Key, p params
 	if err := r.mayKey(auth.ScopeRead, key); err != nil {
 		return err
 	}
-	acks, err := a.parseAcks(p)
-	if err != nil {
-		return err
-	}
-	cond, err := parseConditions(r.Header)
-	if err != nil {
-		return err
-	}
 	ttl, err := p.duration("ttl", a.defaultTTL, 0, maxTTL)
 	if err != nil {
 		return err
 	}
-	if err := a.writable(); err != nil {
+	terms, err := a.terms(r, p)
+	if err != nil {
 		return err
 	}
 	if r.ContentLength != 0 {
@@ -171,18 +164,15 @@ func (a *api) restore(w http.ResponseWriter, r *request, key types.Key, p params
 	}
 	op := storage.Op{
 		Kind: storage.OpPut, Ref: types.DataRef(key), Value: old.Value, Raw: old.Raw(), ContentType: old.Meta.ContentType,
-		TTL: ttl, Guard: cond.guard(false), By: r.actor(),
+		TTL: ttl, Guard: terms.guard(false), By: r.actor(),
 	}
 	if !old.Live(a.store.Now().UnixMilli()) {
 		return invalidParameter.refuse("version %s deleted the key, or has expired: DELETE does the same", old.UUID)
 	}
 	op.Guard = a.permit(r, &op)
-	if err := a.prepare(r, &op, cond.any()); err != nil {
-		return err
-	}
-	res, err := a.write(r.Context(), op)
+	res, err := a.carryOut(r, op, terms)
 	if err != nil {
 		return err
 	}
-	return a.written(w, r, acks, res)
+	return a.written(w, r, terms.acks, res)
 }

@@ -7,11 +7,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"runtime"
 	"strings"
+
+	"kvs/utils/privatefile"
 )
 
 // maxFile bounds what is read of a file. The bundle of all public CAs has a
@@ -24,7 +22,7 @@ const certificateType = "CERTIFICATE"
 // which file it is. Blocks of other types between them are passed over, as many
 // tools write them.
 func readCertificates(what, path string) ([]*x509.Certificate, error) {
-	data, err := readFile(what, path, 0)
+	data, err := privatefile.Read(what, path, "certificates", 0, maxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +56,7 @@ func readCertificates(what, path string) ([]*x509.Certificate, error) {
 func readKey(path string) (crypto.Signer, error) {
 	const what = "key file"
 	// A group may read it: that is how a service's account gets a file of root.
-	data, err := readFile(what, path, 0o027)
+	data, err := privatefile.Read(what, path, "key", 0o027, maxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -127,30 +125,4 @@ func decode(data []byte) ([]*pem.Block, error) {
 		return nil, fmt.Errorf("is damaged or cut short: %d of %d blocks of PEM can be read", len(blocks), begun)
 	}
 	return blocks, nil
-}
-
-// readFile refuses a file with any of the forbidden permissions.
-func readFile(what, path string, forbidden fs.FileMode) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	// Windows has no such permissions and shows 0666 for any file.
-	if mode := info.Mode().Perm(); mode&forbidden != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s %s has mode %04o, so that others may read or change the key: run `chmod %o %s`",
-			what, path, mode, mode&^forbidden&^0o111, path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s %s is larger than %d bytes", what, path, maxFile)
-	}
-	return data, nil
 }
