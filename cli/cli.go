@@ -107,7 +107,7 @@ func newRoot(p Process) *cobra.Command {
 	group("data", newGet(), newPut(), newDel(), newLs(), newWatch(), newBatch(), newHistory(), newStat(), newChmod(), newChown(), newConflicts(), newImport(), newExport())
 	group("look", newMembers(), newStatus(), newHealth())
 	group("trust", newToken(), newUser(), newGroup(), newWhoami(), newSecret(), newTLS(), newAudit(storedAudit{}))
-	group("rest", newDemo(p.Version), newConfig(), newConflict())
+	group("rest", newBackup(), newRestore(), newDemo(p.Version), newConfig(), newConflict())
 	root.SetHelpCommandGroupID("rest")
 	root.SetCompletionCommandGroupID("rest")
 	return root

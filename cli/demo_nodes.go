@@ -82,6 +82,8 @@ func demoConfig(dir string, i int, seeds []string, secret string) config.Config 
 	cfg.ClusterSecret = auth.Secret(secret)
 	// For the show: whoever tries the printed addresses needs no token.
 	cfg.AuthEnabled = false
+	// Nothing of it is to be kept.
+	cfg.BackupEnabled = false
 	// A few documents need no half gigabyte of free disk; and nobody wants to
 	// watch for minutes how a safety net is at work.
 	cfg.MinFreeDisk = 64 << 20

@@ -126,6 +126,7 @@ func Default() Config {
 		RateLimitingEnabled:    true,
 		RevisionHistoryEnabled: true,
 		CompressionEnabled:     true,
+		BackupEnabled:          true,
 
 		RateLimitRequests: 100_000,
 		RateLimitWindow:   time.Minute,

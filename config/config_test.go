@@ -60,7 +60,6 @@ func TestDefaultFileIsComplete(t *testing.T) {
 		shown = append(shown, m[1])
 	}
 	notBuilt := []string{
-		"backup_enabled", "backup_schedule", "backup_path", "backup_retention",
 		"cors_origins", "job_worker_count", "job_http_allow", "job_retention", "max_lease",
 	}
 	for _, s := range new(Config).settings() {
@@ -237,11 +236,11 @@ func TestRefusals(t *testing.T) {
 		{"default_mode: '755'", []string{"default_mode", "cdwr:--wr:---r"}},
 		{"trusted_proxies: [example.com]", []string{"trusted_proxies: item 1"}},
 		{"backup_schedule: hourly", []string{"backup_schedule", "five fields"}},
+		{"backup_schedule: 61 * * * *", []string{"backup_schedule", "five fields", "61"}},
 		{"gossip_interval_min: 200", []string{"gossip_interval_min (200)", "gossip_interval_max (120)"}},
 		{"cluster_secret: short", []string{"cluster_secret", "5 bytes", "openssl rand -hex 32"}},
 		{"previous_secrets: ['']", []string{"previous_secrets: item 1"}},
 		{"cluster_secret: " + strings.Repeat("s", 32) + "\ncluster_secret_file: x", []string{"remove one"}},
-		{"backup_enabled: true", []string{"backup_enabled", "not in this version"}},
 		{"tls_cert_file: a", []string{"tls_cert_file and tls_key_file", "set both"}},
 		{"tls_key_file: a", []string{"tls_cert_file and tls_key_file", "set both"}},
 		{"tls_ca_file: a", []string{"tls_ca_file", "there is no TLS"}},
@@ -300,7 +299,7 @@ func TestEnvironment(t *testing.T) {
 		"KVS_PORT=tcp://10.96.0.17:8080": "enableServiceLinks: false",
 		"KVS_SEED_NODE=a:1":              "unknown variable KVS_SEED_NODE: did you mean KVS_SEED_NODES?",
 		"KVS_SEED_NODES=a":               "KVS_SEED_NODES: item 1",
-		"KVS_BACKUP_ENABLED=true":        "not in this version",
+		"KVS_JOB_WORKER_COUNT=1":         "not in this version",
 	} {
 		if _, err := Load("", []string{variable}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", variable, err)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/robfig/cron/v3"
+
 	"kvs/auth"
 	"kvs/utils/duration"
 )
@@ -66,7 +68,7 @@ func (c *Config) settings() []setting {
 		{name: "rate_limiting_enabled", scalar: boolean(&c.RateLimitingEnabled)},
 		{name: "revision_history_enabled", scalar: boolean(&c.RevisionHistoryEnabled)},
 		{name: "compression_enabled", scalar: boolean(&c.CompressionEnabled)},
-		{name: "backup_enabled", scalar: missingToggle(&c.BackupEnabled, "backup")},
+		{name: "backup_enabled", scalar: boolean(&c.BackupEnabled)},
 
 		{name: "rate_limit_requests", scalar: number(&c.RateLimitRequests, 1, 1_000_000_000, 1)},
 		{name: "rate_limit_window", scalar: span(&c.RateLimitWindow, time.Second, day)},
@@ -196,22 +198,6 @@ func mode(p *uint16) func(string) error {
 	}
 }
 
-// missingToggle is the toggle of something this version does not have: off is
-// all that it takes.
-func missingToggle(p *bool, what string) func(string) error {
-	return func(s string) error {
-		var on bool
-		if err := boolean(&on)(s); err != nil {
-			return err
-		}
-		if on {
-			return fmt.Errorf("%s is not in this version: set it to false, or leave it out", what)
-		}
-		*p = false
-		return nil
-	}
-}
-
 // missing is a setting of something this version does not have.
 func missing(off, what string) func(string) error {
 	return func(s string) error {
@@ -308,6 +294,9 @@ func checkNetwork(s string) error {
 func checkCron(s string) error {
 	if len(strings.Fields(s)) != 5 {
 		return fmt.Errorf(`%q is not allowed: five fields of cron, like "0 0 * * *"`, s)
+	}
+	if _, err := cron.ParseStandard(s); err != nil {
+		return fmt.Errorf(`%q is not allowed: five fields of cron, like "0 0 * * *": %w`, s, err)
 	}
 	return nil
 }

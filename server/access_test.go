@@ -48,6 +48,9 @@ var routeTable = map[string]map[string]string{
 
 	"/admin/audit":           {"GET": "admin"},
 	"/admin/audit/witnessed": {"GET": "admin"},
+	"/admin/backup":          {"POST": "admin"},
+	"/admin/backups":         {"GET": "admin"},
+	"/admin/restore":         {"POST": "admin"},
 }
 
 // scopesThat lists the tokens that a call of the table lets in.

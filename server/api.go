@@ -34,6 +34,7 @@ type api struct {
 	tokens  *auth.ClientTokens
 	people  *auth.Directory
 	audit   *auditor
+	backups *backups
 
 	nodeID    string
 	version   string

@@ -108,6 +108,7 @@ func testConfig(t *testing.T) config.Config {
 	cfg := config.Default()
 	cfg.NodeID, cfg.Port, cfg.DataDir = "n1", 0, t.TempDir()
 	cfg.SyncWrites, cfg.MinFreeDisk = false, 0
+	cfg.BackupPath = t.TempDir()
 	cfg.ClusterSecret = testSecret
 	// What these are for has tests of its own.
 	cfg.AuthEnabled, cfg.RateLimitingEnabled, cfg.TamperLoggingEnabled = false, false, false
@@ -166,6 +167,9 @@ func startNode(t *testing.T, adjust ...func(*config.Config)) *testNode {
 		t.Fatal(err)
 	}
 	n.conns = newLimitListener(ln, cfg.MaxConnections)
+	if n.backups, err = newBackups(n.api, cfg, Options{Version: "test"}); err != nil {
+		t.Fatal(err)
+	}
 	n.metrics.registry.MustRegister(&collector{n.api, n.conns})
 	n.mux = n.routes()
 	n.addr = ln.Addr().String()

@@ -121,6 +121,9 @@ func New(cfg config.Config, o Options) (_ *Node, err error) {
 	n.api.forward = newForwarder(n.store.Identity().UUID.String(), dial)
 	n.down.push("close forwarding connections", func() error { n.api.forward.close(); return nil })
 	n.api.metrics.registry.MustRegister(&collector{n.api, n.listener})
+	if n.api.backups, err = newBackups(n.api, cfg, o); err != nil {
+		return nil, err
+	}
 	n.api.mux = n.api.routes()
 	n.http = newHTTPServer(n.api, o.Log)
 	return n, nil
@@ -194,6 +197,10 @@ func (n *Node) Run(ctx context.Context) error {
 		return errors.Join(<-noted, n.showLast())
 	})
 	n.down.push("end the requests", n.endRequests)
+	scheduled := make(chan error, 1)
+	go func() { scheduled <- n.api.backups.run(run) }()
+	// First, since a backup may take longer than a stop waits for requests.
+	n.down.push("end the backup", func() error { return errors.Join(n.api.backups.close(), <-scheduled) })
 	n.sayStarted()
 
 	var why error

@@ -34,12 +34,14 @@ var (
 	memberNotFound   = &problem{404, "member_not_found", "Member not found", 0}
 	userNotFound     = &problem{404, "user_not_found", "User not found", 0}
 	groupNotFound    = &problem{404, "group_not_found", "Group not found", 0}
+	damagedBackup    = &problem{400, "damaged_backup", "Damaged backup", 0}
 	tokenNotFound    = &problem{404, "token_not_found", "Token not found", 0}
 	featureDisabled  = &problem{404, "feature_disabled", "Feature disabled", 0}
 	methodNotAllowed = &problem{405, "method_not_allowed", "Method not allowed", 0}
 	bodyTimeout      = &problem{408, "body_timeout", "The body came too slowly", 0}
 	sequenceGone     = &problem{410, "sequence_gone", "Events that are not known any more", 0}
 	nameTaken        = &problem{409, "name_taken", "Name taken", 0}
+	backupBusy       = &problem{409, "backup_busy", "A backup or a restore is under way", 0}
 	preconditionFail = &problem{412, "precondition_failed", "Precondition failed", 0}
 	valueTooLarge    = &problem{413, "value_too_large", "Value too large", 0}
 	batchTooLarge    = &problem{413, "batch_too_large", "Batch too large", 0}
@@ -49,6 +51,7 @@ var (
 	headersTooLarge  = &problem{431, "headers_too_large", "Request header fields too large", 0}
 	internalError    = &problem{500, "internal", "Internal error", 0}
 	corruptRecord    = &problem{500, "corrupt_record", "Corrupt record", 0}
+	backupFailed     = &problem{500, "backup_failed", "The backup or restore failed", 0}
 	notImplemented   = &problem{501, "not_implemented", "Not implemented", 0}
 	joinFailed       = &problem{502, "join_failed", "Could not join", 0}
 	readOnly         = &problem{503, "read_only", "The node is read-only", 30}
@@ -69,6 +72,7 @@ var problems = []*problem{
 	revisionNotFound, notFound, userNotFound, groupNotFound, tokenNotFound, sequenceGone, nameTaken, rateLimited,
 	memberNotFound, featureDisabled, methodNotAllowed, bodyTimeout, preconditionFail, valueTooLarge,
 	batchTooLarge, unsupported, batchAborted, headersTooLarge, internalError, corruptRecord, notImplemented, joinFailed,
+	damagedBackup, backupBusy, backupFailed,
 	readOnly, syncing, clockSkew, shuttingDown, tooManyConns, overloaded, noPeer, notReplicated, diskFull,
 }
 

@@ -102,6 +102,7 @@ func (a *api) calls() map[string]map[string]call {
 	}
 	maps.Copy(calls, a.authCalls())
 	maps.Copy(calls, a.auditCalls())
+	maps.Copy(calls, a.backups.calls())
 	return calls
 }
 

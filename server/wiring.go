@@ -11,6 +11,7 @@ import (
 	"kvs/auth"
 	"kvs/cluster"
 	"kvs/config"
+	"kvs/features/backup"
 	"kvs/features/revisions"
 	"kvs/storage"
 	"kvs/types"
@@ -34,6 +35,9 @@ func storeOptions(cfg config.Config, log *slog.Logger) storage.Options {
 	if limit := revisionLimit(cfg); limit > 0 {
 		o.RevisionLimit = limit
 		o.Hooks = append(o.Hooks, revisions.NewHook(limit))
+	}
+	if cfg.BackupEnabled {
+		o.Hooks = append(o.Hooks, backup.Hook{})
 	}
 	return o
 }

@@ -26,6 +26,9 @@ const (
 	// SpaceWatch: kind 1 | ... -> what is remembered of the time of commits; see
 	// package watch.
 	SpaceWatch = 'w'
+	// SpaceBackup: seq 8 -> what the next incremental backup has to know of keys
+	// that may be gone by then; see features/backup.
+	SpaceBackup = 'b'
 	// spaceFlush: a single key, which is there only while it is being dropped
 	// again; see flush.
 	spaceFlush = 'x'

@@ -30,6 +30,7 @@ type Store struct {
 	tree     *merkle.Tree // changed by the committer only
 	ring     *ring
 	cache    *cache
+	pins     pins
 
 	seq        atomic.Uint64 // newest durable and visible commit
 	txnBytes   int           // greatest transaction
@@ -104,7 +105,7 @@ func Open(o Options) (_ *Store, err error) {
 	if err := s.loadTree(); err != nil {
 		return nil, err
 	}
-	s.db.SetDiscardTs(s.checkpointed)
+	s.letDiscard(s.checkpointed)
 	s.ring = newRing(o.RingBytes, s.seq.Load())
 	s.cache = newCache(o.MemoryBudget / 16)
 

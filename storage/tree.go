@@ -181,6 +181,6 @@ func (s *Store) writeCheckpoint(b []byte, at uint64) error {
 		return fmt.Errorf("write the Merkle checkpoint: %w", err)
 	}
 	s.checkpointed = at
-	s.db.SetDiscardTs(at)
+	s.letDiscard(at)
 	return nil
 }

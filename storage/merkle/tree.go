@@ -156,6 +156,7 @@ func (t *Tree) Clone() *Tree {
 	for i, l := range t.leaves {
 		if l != (Leaf{}) {
 			*u.touch(uint32(i)) = l
+			u.count += l.Count
 		}
 	}
 	return u
